@@ -1,0 +1,192 @@
+"""Distil a retriever into a student that reads another language, from bitext alone.
+
+Without arguments this is the quickstart: multilingual-e5-small, the package's own sample of Swahili and Yoruba, and
+Hausa as the language that training never sees.
+
+    accelerate launch examples/distill.py
+
+Your own languages, evaluated on your own questions:
+
+    accelerate launch examples/distill.py \
+        --teacher intfloat/multilingual-e5-small --query_prefix "query: " --document_prefix "passage: " \
+        --bitext yo=bitext.en-yo.tsv ha=bitext.en-ha.tsv --output_dir yoruba-student \
+        --passages passages.en.jsonl --topics yo=topics.yo.tsv sw=topics.sw.tsv \
+        --english_topics yo=topics.yo.english.tsv sw=topics.sw.english.tsv --qrels yo=qrels.yo.tsv sw=qrels.sw.tsv
+
+Every argument may come from `--config file.yaml` instead, where `bitext`, `topics` and the like are mappings. The
+student, its tokenizer and `results.json` lie in `--output_dir`, checkpoints below it.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from transformers import HfArgumentParser, set_seed
+
+from optical_hf import (
+    OpticalDistillationTrainer,
+    OpticalStudent,
+    OpticalTeacher,
+    OpticalTrainingArguments,
+    hold_out,
+    load_bitext,
+)
+from optical_hf.bitext import parse_bitext_arguments
+from optical_hf.bitext_sampling import balance_languages
+from optical_hf.launching import check_world_size, check_writable
+from optical_hf.quickstart import quickstart_arguments, quickstart_model
+from optical_hf.report import format_table, load_questions, parse_language_arguments, write_json
+
+
+@dataclass
+class ScriptArguments:
+    """What is distilled, from what, and what it is evaluated on."""
+
+    teacher: str | None = field(
+        default=None, metadata={"help": "Encoder or retriever, a folder or a Hub name; else the quickstart's model."}
+    )
+    student: str | None = field(default=None, metadata={"help": "What the student starts from; else the teacher."})
+    query_prefix: str | None = field(default=None, metadata={"help": "Put before queries; else the checkpoint's own."})
+    document_prefix: str | None = field(default=None, metadata={"help": "Put before passages; else its own."})
+    query_length: int | None = field(default=None, metadata={"help": "Longest query in tokens, in training as well."})
+    document_length: int | None = field(default=None, metadata={"help": "Longest passage in tokens."})
+    projection_dim: int | None = field(default=None, metadata={"help": "Size of a new projection of the student."})
+    loss: str = field(default="ot", metadata={"help": "What is distilled by.", "choices": ["ot", "greedy", "mse"]})
+    bitext: list[str] = field(default_factory=list, metadata={"help": "language=source ...; else the quickstart."})
+    max_words: int = field(default=128, metadata={"help": "Sentences with more words are left out."})
+    temperature: float = field(
+        default=1.0, metadata={"help": "Above 1, small languages repeat to come up more often."}
+    )
+    held_out: int = field(default=100, metadata={"help": "Pairs a language that are kept out for evaluation."})
+    passages: str | None = field(default=None, metadata={"help": "English passages, JSON lines."})
+    topics: list[str] = field(default_factory=list, metadata={"help": "language=questions.tsv ..."})
+    english_topics: list[str] = field(default_factory=list, metadata={"help": "language=the same in English.tsv ..."})
+    qrels: list[str] = field(default_factory=list, metadata={"help": "language=qrels.tsv ..."})
+    max_queries: int | None = field(default=None, metadata={"help": "Use the first questions of each language only."})
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[ScriptArguments, OpticalTrainingArguments]:
+    """Read the command line over `--config`, and both over the quickstart if neither names bitext."""
+    arguments = list(arguments)
+    if "--config" in arguments:
+        place = arguments.index("--config")
+        path = arguments[place + 1] if place + 1 < len(arguments) else ""
+        if not Path(path).is_file():
+            raise ValueError(f"--config: there is no file {path!r}.")
+        del arguments[place : place + 2]
+        arguments = as_arguments(yaml.safe_load(Path(path).read_text(encoding="utf-8"))) + arguments
+    if "--bitext" not in arguments:
+        arguments = as_arguments(quickstart_arguments()) + arguments
+    parser = HfArgumentParser([ScriptArguments, OpticalTrainingArguments])
+    script, training = parser.parse_args_into_dataclasses(arguments)
+    return script, training
+
+
+def as_arguments(options: dict[str, Any]) -> list[str]:
+    """Write a mapping of options as a command line; a mapping within it becomes `key=value` words."""
+    words = []
+    for name, value in options.items():
+        if isinstance(value, dict):
+            pairs = [(key, one) for key, many in value.items() for one in (many if isinstance(many, list) else [many])]
+            value = [f"{key}={one}" for key, one in pairs]
+        if value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def main(arguments: Sequence[str]) -> None:
+    script, args = parse_arguments(arguments)
+    check_world_size(args.world_size)
+    check_writable(args.output_dir, 0)
+    logging.basicConfig(level=logging.INFO if args.process_index == 0 else logging.ERROR, format="%(message)s")
+    set_seed(args.seed)
+    started = time.time()
+
+    sources = parse_bitext_arguments(script.bitext)
+    by_language = {
+        name: parse_language_arguments(name, getattr(script, name)) for name in ("topics", "qrels", "english_topics")
+    }
+    questions = load_questions(script.passages, **by_language, seen=list(sources), max_queries=script.max_queries)
+    bitext = load_bitext(sources, max_words=script.max_words)
+    train, held_out = hold_out(bitext.dataset, script.held_out, seed=args.seed)
+    train = balance_languages(train, script.temperature, seed=args.seed)
+
+    names = ("query_prefix", "document_prefix", "query_length", "document_length")
+    options = {name: getattr(script, name) for name in names if getattr(script, name) is not None}
+    teacher_name = script.teacher or quickstart_model()
+    teacher = OpticalTeacher.from_checkpoint(teacher_name, **options)
+    if script.projection_dim:
+        options["projection_dim"] = script.projection_dim
+    student = OpticalStudent.from_checkpoint(script.student or teacher_name, **options)
+    trainer = OpticalDistillationTrainer(
+        student,
+        teacher,
+        args,
+        train,
+        held_out,
+        loss=script.loss,
+        retrieval_sets=[one.own for one in questions if one.seen],
+    )
+
+    languages: dict[str, dict[str, Any]] = {}
+    for one in questions:
+        languages[one.language] = {"seen": one.seen, "queries": len(one.own.topics)}
+        languages[one.language]["zero_shot"] = trainer.evaluate_retrieval(one.own)
+        if one.english is not None:
+            languages[one.language]["english"] = trainer.evaluate_retrieval(one.english, teacher)
+    output = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    for one in questions:
+        languages[one.language]["student"] = trainer.evaluate_retrieval(one.own)
+    trainer.save_model()
+    metrics = trainer.evaluate()
+    if args.process_index != 0:
+        return
+    results = {
+        "loss": script.loss,
+        "seed": args.seed,
+        "steps": trainer.state.global_step,
+        "bitext": bitext.counts,
+        "protocol": f"the student's queries over {len(questions[0].own.passages)} passages of the teacher"
+        if questions
+        else None,
+        "languages": languages,
+        "held_out": {name.removeprefix("eval_"): value for name, value in metrics.items() if "accuracy" in name},
+        "training_seconds": output.metrics["train_runtime"],
+        "total_seconds": time.time() - started,
+        "machine": f"{args.world_size} x {args.device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "arguments": {name: getattr(args, name) for name in RECIPE},
+    }
+    write_json(Path(args.output_dir) / "results.json", results)
+    if languages:
+        print(format_table(languages))
+    print(
+        f"\nThe student is in {args.output_dir}. Load it with\n"
+        "    import optical_hf\n    from transformers import AutoModel\n"
+        f"    student = AutoModel.from_pretrained({args.output_dir!r})\n"
+        '    vectors = student.encode(["..."], role="query")'
+    )
+
+
+RECIPE = (
+    *("learning_rate", "warmup_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "roles"),
+    *("retention_share", "retention_weight", "mark_dropout", "freeze_embeddings", "freeze_layers"),
+    *("solver", "epsilon", "centre", "pooled_weight"),
+)
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+        logging.getLogger(__name__).debug("Stopped", exc_info=True)
+        sys.exit(f"error: {error}")

@@ -1,0 +1,42 @@
+"""Cross-lingual retrieval by optimal-transport token distillation (OPTICAL, arXiv 2301.12566) for Transformers."""
+
+from transformers import AutoConfig, AutoModel
+
+from .bitext import Bitext, load_bitext
+from .bitext_sampling import balance_languages, hold_out
+from .configuration_optical import OpticalConfig
+from .losses import GreedyLoss, OTLoss, mse_loss
+from .metrics import register_metric
+from .modeling_optical import OpticalOutput, OpticalStudent, OpticalTeacher
+from .retrieval import RetrievalSet, search
+from .scoring import maxsim
+from .trainer import OpticalDistillationTrainer
+from .training_args import OpticalTrainingArguments
+
+# Teacher and student share a configuration: AutoModel picks the one that `architectures` in it names.
+AutoConfig.register("optical", OpticalConfig)
+AutoModel.register(OpticalConfig, (OpticalTeacher, OpticalStudent))
+# Saved folders carry their code, and load with `trust_remote_code=True` where this package is not installed.
+OpticalConfig.register_for_auto_class()
+OpticalTeacher.register_for_auto_class("AutoModel")
+OpticalStudent.register_for_auto_class("AutoModel")
+register_metric()
+
+__all__ = [
+    "Bitext",
+    "GreedyLoss",
+    "OTLoss",
+    "OpticalConfig",
+    "OpticalDistillationTrainer",
+    "OpticalOutput",
+    "OpticalStudent",
+    "OpticalTeacher",
+    "OpticalTrainingArguments",
+    "RetrievalSet",
+    "balance_languages",
+    "hold_out",
+    "load_bitext",
+    "maxsim",
+    "mse_loss",
+    "search",
+]

@@ -1,0 +1,197 @@
+"""The configuration of the teacher and the student, and where its values come from in a checkpoint of another kind.
+
+This file travels with every saved model (remote code), so it imports nothing from the rest of the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import cached_file
+
+POOLINGS = ("mean", "cls")
+
+
+class OpticalConfig(PreTrainedConfig):
+    """Configuration of [`OpticalTeacher`] and [`OpticalStudent`]: an encoder, and how texts become token vectors.
+
+    Args:
+        text_config (`PreTrainedConfig` or `dict`, *optional*):
+            Configuration of the encoder. Defaults to an `XLMRobertaConfig`.
+        projection_dim (`int`, *optional*):
+            Size of the token vectors after a linear projection without bias. `None` keeps the encoder's size.
+        pooling (`str`, *optional*, defaults to `"mean"`):
+            How the single vector of a text is made: `"mean"` over all attended tokens, or `"cls"`, the first token.
+        query_prefix (`str`, *optional*, defaults to `""`):
+            Put before every query, as in `"query: "` for E5.
+        document_prefix (`str`, *optional*, defaults to `""`):
+            Put before every document, as in `"passage: "` for E5.
+        query_length (`int`, *optional*, defaults to 64):
+            Longest query in tokens, special and prefix tokens included.
+        document_length (`int`, *optional*, defaults to 256):
+            Longest document in tokens, special and prefix tokens included.
+        query_expansion (`bool`, *optional*, defaults to `False`):
+            Fill every query up to `query_length` with mask tokens that are scored (ColBERT, arXiv 2004.12832, 3.2).
+        attend_to_expansion (`bool`, *optional*, defaults to `False`):
+            Whether the other tokens attend to these mask tokens.
+        score_special_tokens (`bool`, *optional*, defaults to `False`):
+            Whether the tokenizer's special tokens (`[CLS]`, `</s>`) take part in scoring and distillation.
+        score_prefix (`bool`, *optional*, defaults to `False`):
+            Whether the tokens of the prefix do.
+        document_skiplist (`list[str]`, *optional*):
+            Words, usually punctuation, whose tokens are left out of document scoring. Each has to be one token.
+
+    Raises:
+        ValueError: if a length or `projection_dim` is not positive, or `pooling` is unknown.
+
+    Example:
+
+    ```python
+    >>> from optical_hf import OpticalConfig
+    >>> config = OpticalConfig(query_prefix="query: ", document_prefix="passage: ", projection_dim=128)
+    >>> config.output_dim
+    128
+    ```
+    """
+
+    model_type = "optical"
+    sub_configs = {"text_config": AutoConfig}
+
+    def __init__(
+        self,
+        text_config: PreTrainedConfig | dict[str, Any] | None = None,
+        projection_dim: int | None = None,
+        pooling: str = "mean",
+        query_prefix: str = "",
+        document_prefix: str = "",
+        query_length: int = 64,
+        document_length: int = 256,
+        query_expansion: bool = False,
+        attend_to_expansion: bool = False,
+        score_special_tokens: bool = False,
+        score_prefix: bool = False,
+        document_skiplist: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if text_config is None:
+            text_config = AutoConfig.for_model("xlm-roberta")
+        elif isinstance(text_config, dict):
+            text_config = AutoConfig.for_model(**text_config)
+        if pooling not in POOLINGS:
+            raise ValueError(f"`pooling` is {pooling!r}; it has to be one of {', '.join(map(repr, POOLINGS))}.")
+        lengths = {"query_length": query_length, "document_length": document_length, "projection_dim": projection_dim}
+        for name, value in lengths.items():
+            optional = name == "projection_dim" and value is None
+            if not optional and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"`{name}` is {value!r}; it has to be a positive integer.")
+        if isinstance(document_skiplist, str):
+            raise ValueError(f"`document_skiplist` is the string {document_skiplist!r}; it has to be a list of words.")
+        self.text_config = text_config
+        self.projection_dim = projection_dim
+        self.pooling = pooling
+        self.query_prefix = query_prefix
+        self.document_prefix = document_prefix
+        self.query_length = query_length
+        self.document_length = document_length
+        self.query_expansion = query_expansion
+        self.attend_to_expansion = attend_to_expansion
+        self.score_special_tokens = score_special_tokens
+        self.score_prefix = score_prefix
+        self.document_skiplist = list(document_skiplist or [])
+        super().__init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """`int`: size of the encoder's states (DeepSpeed asks for it)."""
+        return self.text_config.hidden_size
+
+    @property
+    def output_dim(self) -> int:
+        """`int`: size of a token vector."""
+        return self.projection_dim or self.hidden_size
+
+
+def read_json(name_or_path: str | os.PathLike[str], file: str) -> Any | None:
+    """Read a JSON file of a local folder or a Hub repository; `None` if it has no such file."""
+    path = cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return None
+    with open(path, encoding="utf-8") as lines:
+        try:
+            return json.load(lines)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def sentence_transformers_settings(
+    name_or_path: str | os.PathLike[str],
+) -> tuple[dict[str, Any], str, str | None, int | None] | None:
+    """Read what a sentence-transformers model says about itself, in the terms of [`OpticalConfig`].
+
+    Args:
+        name_or_path (`str` or `Path`): a local folder or a Hub repository.
+
+    Returns:
+        `tuple`, or `None` if there is no `modules.json`: values for [`OpticalConfig`]; the folder of the encoder in
+        the repository; the folder of the projection, or `None`; the longest input in tokens, or `None`.
+
+    Raises:
+        ValueError: if the model does something that a token-level model cannot repeat.
+    """
+    modules = read_json(name_or_path, "modules.json")
+    if modules is None:
+        return None
+
+    def refuse(what: str) -> ValueError:
+        return ValueError(f"The sentence-transformers model {str(name_or_path)!r} {what}; this cannot be loaded.")
+
+    paths: dict[str, str] = {}
+    for module in modules:
+        kind = module["type"].rsplit(".", 1)[-1]
+        if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
+            raise refuse(f"has a module of type {module['type']}")
+        if kind in paths and kind != "Normalize":
+            raise refuse(f"has more than one {kind} module")
+        paths[kind] = module["path"]
+    if "Transformer" not in paths:
+        raise refuse("has no Transformer module")
+
+    general = read_json(name_or_path, "config_sentence_transformers.json") or {}
+    if general.get("similarity_fn_name") == "MaxSim" or "query_prefix" in general:
+        raise refuse("is a late-interaction model in PyLate's or sentence-transformers' own format")
+    prompts = general.get("prompts") or {}
+    document_prompt = next((prompts[key] for key in ("document", "passage", "corpus") if prompts.get(key)), "")
+    settings = {"query_prefix": prompts.get("query") or "", "document_prefix": document_prompt}
+
+    encoder = read_json(name_or_path, os.path.join(paths["Transformer"], "sentence_bert_config.json")) or {}
+    if encoder.get("do_lower_case"):
+        raise refuse("lowercases texts outside its tokenizer (do_lower_case)")
+
+    if "Pooling" in paths:
+        pooling = read_json(name_or_path, os.path.join(paths["Pooling"], "config.json")) or {}
+        settings["pooling"] = _pooling_mode(pooling)
+        if settings["pooling"] not in POOLINGS:
+            raise refuse(f"pools by {settings['pooling']!r}, not by mean or cls")
+        if not pooling.get("include_prompt", True):
+            raise refuse("leaves the prompt out of its pooling (include_prompt is false)")
+
+    if "Dense" in paths:
+        dense = read_json(name_or_path, os.path.join(paths["Dense"], "config.json")) or {}
+        activation = dense.get("activation_function", "torch.nn.modules.activation.Tanh")
+        if activation.rsplit(".", 1)[-1] != "Identity":
+            raise refuse(f"has a Dense module with the activation {activation}, not Identity")
+        if dense.get("bias", True) or dense.get("use_residual", False):
+            raise refuse("has a Dense module with a bias or a residual connection")
+        settings["projection_dim"] = dense["out_features"]
+    return settings, paths["Transformer"], paths.get("Dense"), encoder.get("max_seq_length")
+
+
+def _pooling_mode(config: dict[str, Any]) -> str:
+    mode = config.get("pooling_mode")
+    if mode is None:  # before sentence-transformers 5.7: one flag a mode
+        mode = [key.removeprefix("pooling_mode_") for key, on in config.items() if key.startswith("pooling_") and on]
+        mode = [{"cls_token": "cls", "mean_tokens": "mean"}.get(name, name) for name in mode] or ["mean"]
+    return mode if isinstance(mode, str) else " + ".join(mode)

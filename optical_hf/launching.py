@@ -1,0 +1,74 @@
+"""What has to be true before a run starts: as many processes as asked for, and room to write."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import psutil
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+
+
+def check_world_size(world_size: int) -> None:
+    """Raise an error if this run was asked for more processes than it got.
+
+    `accelerate launch --cpu --num_processes 2` starts one process, and a CPU run that was not told `use_cpu` starts
+    two that know nothing of each other and write the same folder; neither says so.
+
+    Args:
+        world_size (`int`): processes that train together, `TrainingArguments.world_size`.
+
+    Raises:
+        RuntimeError: naming both numbers, and what to do.
+    """
+    asked = max(int(os.environ.get("WORLD_SIZE", 1)), _processes_asked_of_accelerate())
+    if asked > world_size:
+        raise RuntimeError(
+            f"{asked} processes were asked for, and {world_size} is running. On the CPU, launch with "
+            "`accelerate launch --config_file examples/accelerate_configs/two_cpu.yaml` and pass `--use_cpu true`; "
+            "on GPUs, check that as many are visible."
+        )
+
+
+def _processes_asked_of_accelerate() -> int:
+    # Where it starts one process only, `accelerate launch` is this process's parent and leaves no number behind.
+    parent = psutil.Process().parent()
+    try:
+        command = parent.cmdline() if parent else []
+    except psutil.Error:
+        return 1
+    if "launch" not in command or not any("accelerate" in part for part in command[: command.index("launch")]):
+        return 1
+    asked, _ = launch_command_parser().parse_known_args(command[command.index("launch") + 1 :])
+    if asked.num_processes is None and asked.config_file is not None:
+        return load_config_from_file(asked.config_file).num_processes
+    return asked.num_processes or 1
+
+
+def check_writable(folder: str | os.PathLike[str], size: int) -> None:
+    """Raise an error now, not after hours of training, if a folder cannot be written or has no room.
+
+    Args:
+        folder (`str` or `Path`): made if it is not there.
+        size (`int`): bytes that are going to be written.
+
+    Raises:
+        OSError: naming the folder, and what to do.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0" * 4096)
+    except OSError as error:
+        raise OSError(
+            f"The output folder {folder} cannot be written ({error}); choose another --output_dir."
+        ) from error
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(
+            f"The output folder {folder} has {free / 1e9:.1f} GB free, and the student with its checkpoints needs about "
+            f"{size / 1e9:.1f} GB: make room, choose another --output_dir, or save less (--save_strategy no)."
+        )

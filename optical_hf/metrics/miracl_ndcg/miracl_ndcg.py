@@ -1,0 +1,347 @@
+"""MIRACL's official retrieval scores, nDCG@10 and Recall@100, exactly as `trec_eval -c -M 100` computes them.
+
+This file is also pushed to a Space as it is, so it imports nothing of the package it comes with.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import math
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import datasets
+import evaluate
+import pytrec_eval
+
+logger = logging.getLogger(__name__)
+
+Run = Mapping[str, Mapping[str, float]]
+Qrels = Mapping[str, Mapping[str, int]]
+Number = TypeVar("Number", int, float)
+
+MEASURES = ("ndcg@10", "recall@100")
+DEPTH = 100  # trec_eval -M 100
+_TREC_NAMES = {"ndcg": "ndcg_cut", "recall": "recall"}
+
+_DESCRIPTION = """
+nDCG@10 and Recall@100 as MIRACL reports them (`trec_eval -c -M 100 -m ndcg_cut.10`, `trec_eval -c -m recall.100`),
+computed by trec_eval itself through pytrec_eval. The average is over all queries of the judgements: a query without
+results scores 0. Results are sorted by score (in single precision), ties by document id, descending.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions: the run, as `{query_id: {document_id: score}}`, as the path of a TREC run file, or as a list of
+        `{"query_id": str, "docids": list of str, "scores": list of float}`, one a query.
+    references: the judgements (qrels), as `{query_id: {document_id: relevance}}`, as the path of a TREC qrels file, or
+        as a list of `{"query_id": str, "docids": list of str, "relevances": list of int}`, one a query, in the order
+        of the predictions. A query with no judgement at all is not scored, as it could not stand in a qrels file.
+    measures (list of str, defaults to ndcg@10 and recall@100): `ndcg@k` or `recall@k`, k from 1 to 100.
+    per_query (bool, defaults to False): also return `per_query`, `{query_id: {measure: score}}`.
+Returns:
+    dict: each measure's mean over the judged queries, from 0 to 1.
+Examples:
+    >>> metric = evaluate.load("miracl_ndcg")
+    >>> run = {"q1": {"d1": 2.0, "d2": 1.0}, "q2": {"d1": 0.5}}
+    >>> metric.compute(predictions=run, references={"q1": {"d1": 1}, "q2": {"d2": 1}})
+    {'ndcg@10': 0.5, 'recall@100': 0.5}
+"""
+
+_CITATION = """
+@article{zhang2023miracl,
+  title={{MIRACL}: A Multilingual Retrieval Dataset Covering 18 Diverse Languages},
+  author={Zhang, Xinyu and Thakur, Nandan and Ogundepo, Odunayo and Kamalloo, Ehsan and Alfonso-Hermelo, David and
+          Li, Xiaoguang and Liu, Qun and Rezagholizadeh, Mehdi and Lin, Jimmy},
+  journal={Transactions of the Association for Computational Linguistics},
+  volume={11},
+  pages={1114--1131},
+  year={2023}
+}
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class MiraclNdcg(evaluate.Metric):
+    """MIRACL's nDCG@10 and Recall@100."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        documents = datasets.Sequence(datasets.Value("string"))
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features(
+                {
+                    "predictions": {
+                        "query_id": datasets.Value("string"),
+                        "docids": documents,
+                        "scores": datasets.Sequence(datasets.Value("float64")),
+                    },
+                    "references": {
+                        "query_id": datasets.Value("string"),
+                        "docids": documents,
+                        "relevances": datasets.Sequence(datasets.Value("int32")),
+                    },
+                }
+            ),
+            reference_urls=["https://github.com/project-miracl/miracl", "https://github.com/usnistgov/trec_eval"],
+        )
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Add queries, their results and their judgements. A process of several adds its own queries only.
+
+        Raises:
+            ValueError: if results and judgements do not fit together, or hold NaN or a repeated id.
+        """
+        if predictions is None or references is None:
+            raise ValueError("miracl_ndcg needs both `predictions` (the run) and `references` (the qrels).")
+        _check_rows(predictions, references)
+        run, qrels = _as_run(predictions), _as_qrels(references)
+        # One row a query, so that the rows of several processes can be joined. Queries nobody judged are left out.
+        super().add_batch(
+            predictions=[
+                {"query_id": qid, "docids": [*run.get(qid, {})], "scores": [*run.get(qid, {}).values()]}
+                for qid in qrels
+            ],
+            references=[
+                {"query_id": qid, "docids": [*judged], "relevances": [*judged.values()]}
+                for qid, judged in qrels.items()
+            ],
+            **kwargs,
+        )
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
+        """Score everything added. Only process 0 gets the result, the others None."""
+        _trec_measures(kwargs.get("measures", MEASURES))  # now: a misspelt measure must not cost what was added
+        return super().compute(predictions=predictions, references=references, **kwargs)
+
+    def _compute(
+        self,
+        predictions: list[dict[str, Any]],
+        references: list[dict[str, Any]],
+        measures: Sequence[str] = MEASURES,
+        per_query: bool = False,
+    ) -> dict[str, Any]:
+        _check_rows(predictions, references)
+        return score_run(_as_run(predictions), _as_qrels(references), measures, per_query)
+
+
+def score_run(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES, per_query: bool = False) -> dict[str, Any]:
+    """Score a run as MIRACL does: `trec_eval -c -M 100`.
+
+    Args:
+        run (`dict[str, dict[str, float]]`):
+            Scores by query id and document id. Queries that are not in `qrels` are ignored.
+        qrels (`dict[str, dict[str, int]]`):
+            Relevances by query id and document id. A query whose relevances are all 0 scores 0 and counts in the
+            mean, as with `trec_eval -c`; a query with no judgement at all does not.
+        measures (`Sequence[str]`, *optional*, defaults to `("ndcg@10", "recall@100")`):
+            `ndcg@k` or `recall@k`, with k from 1 to 100.
+        per_query (`bool`, *optional*, defaults to `False`):
+            Whether to add `per_query`, the scores by query id and measure.
+
+    Returns:
+        `dict`: each measure's mean over the queries of `qrels`, from 0 to 1.
+
+    Raises:
+        ValueError: on a NaN score, a relevance that is no integer, an unknown measure, or empty `qrels`.
+
+    Example:
+        >>> score_run({"q": {"d1": 2.0, "d2": 1.0}}, {"q": {"d2": 1}}, measures=["ndcg@1", "recall@2"])
+        {'ndcg@1': 0.0, 'recall@2': 1.0}
+    """
+    trec_measures = _trec_measures(measures)
+    judged = {qid: documents for qid, documents in _convert(qrels, "qrels", _relevance).items() if documents}
+    if not judged:
+        raise ValueError("The judgements (qrels) are empty: there is no query to average over.")
+    results = _convert({qid: run[qid] for qid in judged if qid in run}, "run", _score)
+    if missing := sum(not results.get(qid) for qid in judged):
+        logger.warning("%d of the %d judged queries have no results; each scores 0.", missing, len(judged))
+    # Cutting to the top 100 would change nothing: no measure looks below its cut-off, which is at most 100.
+    found = pytrec_eval.RelevanceEvaluator(judged, set(trec_measures.values())).evaluate(results)
+    nothing = {name.replace(".", "_"): 0.0 for name in trec_measures.values()}
+    scores = {
+        qid: {measure: found.get(qid, nothing)[name.replace(".", "_")] for measure, name in trec_measures.items()}
+        for qid in judged
+    }
+    means: dict[str, Any] = {
+        measure: math.fsum(query[measure] for query in scores.values()) / len(scores) for measure in trec_measures
+    }
+    return means | {"per_query": scores} if per_query else means
+
+
+def _trec_measures(measures: Sequence[str]) -> dict[str, str]:
+    """`{"ndcg@10": "ndcg_cut.10"}`: this metric's names and trec_eval's."""
+    names = {}
+    for measure in [measures] if isinstance(measures, str) else measures:
+        kind, _, cutoff = str(measure).partition("@")
+        if kind not in _TREC_NAMES or not (cutoff.isdecimal() and 1 <= int(cutoff) <= DEPTH):
+            raise ValueError(f"Unknown measure {measure!r}: use ndcg@k or recall@k, with k from 1 to {DEPTH}.")
+        names[measure] = f"{_TREC_NAMES[kind]}.{int(cutoff)}"
+    if not names:
+        raise ValueError("`measures` is empty: name at least one, such as ndcg@10.")
+    return names
+
+
+def _as_run(predictions: Any) -> dict[str, dict[str, float]]:
+    if isinstance(predictions, (str, os.PathLike)):
+        return read_run(predictions)
+    if not isinstance(predictions, Mapping):
+        predictions = _join(predictions, "predictions", "scores")
+    return _convert(predictions, "run", _score)
+
+
+def _as_qrels(references: Any) -> dict[str, dict[str, int]]:
+    if isinstance(references, (str, os.PathLike)):
+        return read_qrels(references)
+    if not isinstance(references, Mapping):
+        references = _join(references, "references", "relevances")
+    return _convert(references, "qrels", _relevance)
+
+
+def _check_rows(predictions: Any, references: Any) -> None:
+    whole = (str, os.PathLike, Mapping)
+    if isinstance(predictions, whole) or isinstance(references, whole):
+        if not (isinstance(predictions, whole) and isinstance(references, whole)):
+            raise ValueError("Give both predictions and references as a list of queries, or neither.")
+        return
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions but {len(references)} references: one of each a query.")
+    for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+        if (ours := prediction.get("query_id")) != (theirs := reference.get("query_id")):
+            raise ValueError(f"Row {row} pairs the predictions of query {ours!r} with the references of {theirs!r}.")
+
+
+def _join(rows: Iterable[Mapping[str, Any]], argument: str, values: str) -> dict[str, dict[str, Any]]:
+    """Join rows of one query each to `{query_id: {document_id: value}}`."""
+    table: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        if missing := {"query_id", "docids", values} - set(row):
+            raise ValueError(f"{argument}, row {number}: no {' and no '.join(sorted(missing))}.")
+        qid, docids, numbers = row["query_id"], row["docids"], row[values]
+        if qid in table:
+            raise ValueError(
+                f"{argument}: query {qid!r} is there twice. Add each query once; "
+                "if several processes add queries, each adds only its own, with their judgements."
+            )
+        if len(docids) != len(numbers):
+            raise ValueError(f"{argument}, query {qid!r}: {len(docids)} docids but {len(numbers)} {values}.")
+        table[qid] = dict(zip(docids, numbers, strict=True))
+        if len(table[qid]) != len(docids):
+            twice = next(docid for position, docid in enumerate(docids) if docid in docids[:position])
+            raise ValueError(f"{argument}, query {qid!r}: document {twice!r} is there twice.")
+    return table
+
+
+def _convert(
+    table: Mapping[str, Mapping[str, Any]], name: str, number: Callable[[Any], Number]
+) -> dict[str, dict[str, Number]]:
+    converted: dict[str, dict[str, Number]] = {}
+    for qid, documents in table.items():
+        if not isinstance(documents, Mapping):
+            raise ValueError(f"{name}, query {qid!r}: expected documents as a dict, not {type(documents).__name__}.")
+        row: dict[str, Number] = {}
+        for docid, value in documents.items():
+            if not isinstance(qid, str) or not isinstance(docid, str):
+                raise ValueError(f"{name}, query {qid!r}, document {docid!r}: ids must be strings.")
+            try:
+                row[docid] = number(value)
+            except ValueError as error:
+                raise ValueError(f"{name}, query {qid!r}, document {docid!r}: {error}") from None
+        converted[qid] = row
+    return converted
+
+
+def _score(value: Any) -> float:
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"the score {value!r} is not a number.") from None
+    if math.isnan(score):
+        raise ValueError("the score is NaN, which has no place in a ranking.")
+    return score
+
+
+def _relevance(value: Any) -> int:
+    try:
+        relevance = int(value)
+        if isinstance(value, str) or relevance == value:
+            return relevance
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"the relevance {value!r} is not an integer.")
+
+
+def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
+    """Read a TREC run file (`qid Q0 docid rank score tag`; the rank is not used, as in trec_eval).
+
+    Args:
+        path (`str` or `Path`): the file, plain or `.gz`.
+
+    Returns:
+        `dict[str, dict[str, float]]`: scores by query id and document id.
+
+    Raises:
+        ValueError: on a line of another shape, a score that is NaN or no number, a repeated document, no line at all.
+    """
+    return _read_trec(path, "qid Q0 docid rank score tag", 4, _score)
+
+
+def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
+    """Read a TREC qrels file (`qid Q0 docid relevance`, separated by tabs or spaces).
+
+    Args:
+        path (`str` or `Path`): the file, plain or `.gz`.
+
+    Returns:
+        `dict[str, dict[str, int]]`: relevances by query id and document id.
+
+    Raises:
+        ValueError: on a line of another shape, a relevance that is no integer, a repeated document, no line at all.
+    """
+    return _read_trec(path, "qid Q0 docid relevance", 3, _relevance)
+
+
+def _read_trec(
+    path: str | os.PathLike[str], shape: str, column: int, number: Callable[[Any], Number]
+) -> dict[str, dict[str, Number]]:
+    table: dict[str, dict[str, Number]] = {}
+    for line_number, line in numbered_lines(path):
+        where = f"{path}, line {line_number}"
+        fields = line.split()
+        if len(fields) != len(shape.split()):
+            raise ValueError(f"{where}: {len(fields)} columns, expected {len(shape.split())} ({shape}).")
+        qid, docid = fields[0], fields[2]
+        documents: dict[str, Number] = table.setdefault(qid, {})
+        if docid in documents:
+            raise ValueError(f"{where}: document {docid!r} is there twice for query {qid!r}.")
+        try:
+            documents[docid] = number(fields[column])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    if not table:
+        raise ValueError(f"{path} is empty: expected lines of `{shape}`.")
+    return table
+
+
+def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Iterate lazily over the lines of a UTF-8 file, plain or `.gz`, that are not blank, with their numbers from 1.
+
+    Raises:
+        ValueError: if the file is not UTF-8, or is a `.gz` that is cut off or damaged.
+    """
+    number = 0
+    with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                if text.strip():
+                    yield number, text
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start}).") from None
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}, after line {number}: cut off or no gzip file ({error}).") from None

@@ -1,0 +1,419 @@
+"""The teacher and the student: an encoder whose token states, projected and normalised, are the token vectors.
+
+This file travels with every saved model (remote code), so it imports only its siblings.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import ModelOutput, cached_file
+
+from .configuration_optical import OpticalConfig, read_json, sentence_transformers_settings
+from .processing_optical import process_texts
+
+logger = logging.getLogger(__name__)
+
+# Where to look in the Hub, as `from_pretrained` was told; the tokenizer is looked for in the same place.
+_HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
+
+
+@dataclass
+class OpticalOutput(ModelOutput):
+    """Output of [`OpticalTeacher`] and [`OpticalStudent`].
+
+    Args:
+        token_vectors (`torch.Tensor` of shape `(batch, tokens, dim)`):
+            Token vectors of length one; those outside `scoring_mask` have no meaning.
+        scoring_mask (`torch.Tensor` of shape `(batch, tokens)`, bool):
+            Which tokens are scored.
+        pooled (`torch.Tensor` of shape `(batch, dim)`):
+            One vector of length one a text: the mean of the states of all attended tokens, or the first token's state.
+    """
+
+    token_vectors: torch.Tensor | None = None
+    scoring_mask: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+
+
+class OpticalModel(PreTrainedModel):
+    """What [`OpticalTeacher`] and [`OpticalStudent`] share; use one of these.
+
+    Args:
+        config ([`OpticalConfig`]): the configuration.
+        backbone (`PreTrainedModel`, *optional*): an encoder already loaded; made from `config.text_config` by default.
+    """
+
+    config: OpticalConfig
+    config_class = OpticalConfig
+    # Not "encoder": BERT's own weights are named `encoder.layer...`, and the prefix would be taken off them.
+    base_model_prefix = "backbone"
+    supports_gradient_checkpointing = True
+    # The backbone checks for itself whether it supports what is asked for.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+
+    def __init__(self, config: OpticalConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._hub_options: dict[str, Any] = {}
+        if backbone is None:
+            options = {"dtype": torch.get_default_dtype(), **_no_pooler(config.text_config)}
+            backbone = AutoModel.from_config(config.text_config, **options)
+        self.backbone = backbone
+        self.projection: nn.Linear | None = None
+        if config.projection_dim is not None:
+            self.projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # The backbone initialises its own weights; a new projection starts as a rotation, which keeps most angles.
+        if module is self.projection:
+            nn.init.orthogonal_(module.weight)
+        else:
+            super()._init_weights(module)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        scoring_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> OpticalOutput:
+        """Compute the token vectors and the pooled vector of a batch made by [`process_texts`].
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(batch, tokens)`):
+                Token ids, padded on the right.
+            attention_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
+                1 for tokens that are attended to. All of them by default.
+            scoring_mask (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
+                Passed through to the output. Defaults to `attention_mask`.
+            token_type_ids (`torch.Tensor`, *optional*):
+                Ignored: a text is one segment.
+
+        Returns:
+            [`OpticalOutput`]: token vectors, scoring mask and pooled vectors.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if scoring_mask is None:
+            scoring_mask = attention_mask
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.projection is not None:
+            states = self.projection(states)
+        if self.config.pooling == "cls":
+            pooled = states[:, 0]
+        else:
+            attended = attention_mask.unsqueeze(-1).to(states.dtype)
+            pooled = (states * attended).sum(dim=1) / attended.sum(dim=1)
+        return OpticalOutput(
+            token_vectors=F.normalize(states, dim=-1),
+            scoring_mask=scoring_mask.bool(),
+            pooled=F.normalize(pooled, dim=-1),
+        )
+
+    @torch.no_grad()
+    def encode(
+        self,
+        texts: str | list[str],
+        role: str,
+        batch_size: int = 32,
+        pooled: bool | str = False,
+        show_progress: bool | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Any:
+        """Encode texts of one role into vectors on the CPU.
+
+        Args:
+            texts (`str` or `list[str]`):
+                The texts, without prefix.
+            role (`str`):
+                `"query"` or `"document"`.
+            batch_size (`int`, *optional*, defaults to 32):
+                Texts a forward pass. Texts of similar length are put together; the order returned is that of `texts`.
+            pooled (`bool` or `"both"`, *optional*, defaults to `False`):
+                Return one vector a text instead of one a token, or the two from one pass as a tuple.
+            show_progress (`bool`, *optional*):
+                Whether to show a progress bar. By default from 200 texts on, in the first process only.
+            dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+                Type of the vectors returned; `torch.float16` halves their memory.
+
+        Returns:
+            `list[torch.Tensor]`: one `(tokens, dim)` tensor a text, of its scored tokens only; or, with `pooled`, one
+            `torch.Tensor` of shape `(n_texts, dim)`. For a single `str`, its `(tokens, dim)` or `(dim,)` tensor.
+
+        Raises:
+            ValueError: as [`process_texts`], if `batch_size` is not positive, or if the model has no tokenizer.
+
+        Example:
+
+        ```python
+        >>> from optical_hf import OpticalTeacher, maxsim
+        >>> teacher = OpticalTeacher.from_checkpoint("intfloat/multilingual-e5-small", query_prefix="query: ")
+        >>> queries = teacher.encode(["who wrote it?"], "query")
+        >>> scores = maxsim(queries, teacher.encode(["She wrote it.", "It rained."], "document"))
+        ```
+        """
+        if isinstance(texts, str):
+            made = self.encode([texts], role, pooled=pooled, show_progress=False, dtype=dtype)
+            return (made[0][0], made[1][0]) if pooled == "both" else made[0]
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` is {batch_size}; it has to be positive.")
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"texts[{index}] is {text!r}; it has to be a string.")
+        if show_progress is None:
+            show_progress = len(texts) >= 200 and int(os.environ.get("RANK", 0)) == 0
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
+        tokens: list[torch.Tensor] = [torch.empty(0)] * len(texts)
+        single = torch.empty(len(texts), self.config.output_dim, dtype=dtype)
+        was_training = self.training
+        self.eval()
+        try:
+            with tqdm(total=len(texts), desc=f"Encoding ({role})", unit="text", disable=not show_progress) as bar:
+                for start in range(0, len(texts), batch_size):
+                    chosen = order[start : start + batch_size]
+                    batch = process_texts([texts[index] for index in chosen], role, self.tokenizer, self.config)
+                    output = self(**{name: tensor.to(self.device) for name, tensor in batch.items()})
+                    single[chosen] = output.pooled.to("cpu", dtype)
+                    if pooled is not True:
+                        vectors, mask = output.token_vectors.to("cpu", dtype), output.scoring_mask.cpu()
+                        for row, index in enumerate(chosen):
+                            tokens[index] = vectors[row][mask[row]]
+                    bar.update(len(chosen))
+        finally:
+            self.train(was_training)
+        if pooled == "both":
+            return tokens, single
+        return single if pooled else tokens
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """`PreTrainedTokenizerBase`: the tokenizer, read on first use from where the model was loaded."""
+        if self._tokenizer is None:
+            name = self.config.name_or_path
+            if not name:
+                raise ValueError(
+                    "This model has no tokenizer, since it was not loaded from a folder or the Hub. "
+                    "Set one: `model.tokenizer = AutoTokenizer.from_pretrained(...)`."
+                )
+            self._tokenizer = _load_tokenizer(name, self.config.text_config, **self._hub_options)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved model as [`~PreTrainedModel.from_pretrained`] does; the tokenizer follows on first use."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name)}
+        return loaded
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save model and code as [`~PreTrainedModel.save_pretrained`] does, and the tokenizer if there is one."""
+        if self._tokenizer is None and self.config.name_or_path:
+            try:
+                self.tokenizer  # noqa: B018  read it now: the folder it is in may be the one that is overwritten
+            except ValueError as error:
+                logger.warning("Saving %s without a tokenizer: %s", save_directory, error)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if self._tokenizer is not None and is_main_process:
+            names = ("push_to_hub", "repo_id", "token", "private", "commit_message")
+            hub = {name: kwargs[name] for name in names if name in kwargs} if kwargs.get("push_to_hub") else {}
+            self._tokenizer.save_pretrained(save_directory, **hub)
+
+    @classmethod
+    def from_checkpoint(
+        cls, name_or_path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, **overrides: Any
+    ) -> Any:
+        """Make this model from a saved teacher or student, a sentence-transformers model, or a plain encoder.
+
+        From sentence-transformers come the encoder, the pooling, a linear projection without bias, the prefixes (the
+        prompts `query` and `document`, `passage` or `corpus`) and the longest input. Lengths that are not given are
+        cut to what the encoder can read.
+
+        Args:
+            name_or_path (`str` or `Path`):
+                A local folder or a Hub repository.
+            dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+                Type of the weights, whatever their type in the checkpoint.
+            overrides:
+                Arguments of [`OpticalConfig`] that replace those of the checkpoint. `projection_dim` for an encoder
+                without projection makes a new one, orthogonal and untrained.
+
+        Raises:
+            TypeError: if an override is not an argument of [`OpticalConfig`].
+            FileNotFoundError: if there is no such folder, or no configuration in it.
+            OSError: if there are no weights.
+            ValueError: if the checkpoint lacks weights of the encoder, has no tokenizer, has a projection of another
+                size than `projection_dim`, or is of a kind that cannot be repeated token by token.
+
+        Example:
+
+        ```python
+        >>> from optical_hf import OpticalStudent
+        >>> student = OpticalStudent.from_checkpoint(
+        ...     "intfloat/multilingual-e5-small", query_prefix="query: ", document_prefix="passage: "
+        ... )
+        ```
+        """
+        model: Any
+        known = [name for name in inspect.signature(OpticalConfig).parameters if name not in ("text_config", "kwargs")]
+        for name in overrides:
+            if name not in known:
+                raise TypeError(f"{cls.__name__}.from_checkpoint() has no option {name!r}; it has {', '.join(known)}.")
+        path = os.fspath(name_or_path)
+        if (path.startswith((".", "/")) or path.count("/") > 1) and not os.path.isdir(path):
+            raise FileNotFoundError(f"There is no folder {path}.")
+        stored = read_json(name_or_path, "config.json")
+        if stored is not None and stored.get("model_type") == OpticalConfig.model_type:
+            _check_projection(name_or_path, stored.get("projection_dim"), overrides)
+            config = OpticalConfig.from_dict({**stored, **overrides})
+            model, info = cls.from_pretrained(name_or_path, config=config, dtype=dtype, output_loading_info=True)
+            _check_complete(name_or_path, info["missing_keys"])
+            return model
+
+        found = sentence_transformers_settings(name_or_path)
+        settings, subfolder, dense, limit = found or ({}, "", None, None)
+        if dense is not None:
+            _check_projection(name_or_path, settings["projection_dim"], overrides)
+        if read_json(name_or_path, os.path.join(subfolder, "config.json")) is None:
+            where = os.path.join(name_or_path, subfolder) if subfolder else name_or_path
+            raise FileNotFoundError(f"{where} has no config.json, so it is not a model folder.")
+        text_config = AutoConfig.from_pretrained(name_or_path, subfolder=subfolder)
+        if text_config.is_encoder_decoder:
+            raise ValueError(f"{name_or_path} is an encoder-decoder ({text_config.model_type}); an encoder is needed.")
+        tokenizer = _load_tokenizer(name_or_path, text_config, subfolder=subfolder)
+        limits = [limit, tokenizer.model_max_length, getattr(text_config, "max_position_embeddings", None)]
+        longest = min(value for value in limits if value)
+        for name in ("query_length", "document_length"):
+            settings[name] = min(inspect.signature(OpticalConfig).parameters[name].default, longest)
+        config = OpticalConfig(text_config=text_config, **{**settings, **overrides})
+
+        backbone, info = AutoModel.from_pretrained(
+            name_or_path,
+            subfolder=subfolder,
+            config=text_config,
+            dtype=dtype,
+            output_loading_info=True,
+            **_no_pooler(text_config),
+        )
+        _check_complete(name_or_path, info["missing_keys"])
+        config.text_config = backbone.config
+        config.name_or_path = str(name_or_path)
+        model = cls(config, backbone=backbone)
+        model.to(dtype).eval()
+        model.tokenizer = tokenizer
+        if dense is not None:
+            weight = _dense_weight(name_or_path, dense, (config.output_dim, config.hidden_size))
+            with torch.no_grad():
+                model.projection.weight.copy_(weight)
+        return model
+
+
+class OpticalTeacher(OpticalModel):
+    """The model that is learnt from: its parameters are frozen, and it stays in evaluation mode.
+
+    Args:
+        config ([`OpticalConfig`]): the configuration.
+        backbone (`PreTrainedModel`, *optional*): an encoder already loaded; made from `config.text_config` by default.
+    """
+
+    def __init__(self, config: OpticalConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config, backbone)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> OpticalTeacher:
+        """Stay in evaluation mode, whatever `mode` says: a teacher answers the same way every time."""
+        return super().train(False)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved model as [`~PreTrainedModel.from_pretrained`] does, frozen."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        # Loading replaces the parameters by new ones, which are trainable.
+        (loaded[0] if isinstance(loaded, tuple) else loaded).requires_grad_(False)
+        return loaded
+
+
+class OpticalStudent(OpticalModel):
+    """The model that learns: the same as [`OpticalTeacher`], but trainable.
+
+    Args:
+        config ([`OpticalConfig`]): the configuration.
+        backbone (`PreTrainedModel`, *optional*): an encoder already loaded; made from `config.text_config` by default.
+    """
+
+
+def _no_pooler(text_config: PreTrainedConfig) -> dict[str, bool]:
+    # An unused pooler would be a parameter without gradient, which distributed training rejects.
+    if type(text_config) not in MODEL_MAPPING:
+        return {}
+    classes: Any = MODEL_MAPPING[type(text_config)]
+    takes = inspect.signature(classes[0] if isinstance(classes, tuple) else classes).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
+
+
+def _load_tokenizer(name_or_path: Any, text_config: PreTrainedConfig, **options: Any) -> PreTrainedTokenizerBase:
+    try:
+        # With the encoder's configuration, the same class is chosen for a saved model as for the encoder it came from.
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, config=text_config, **options)
+        # Without any file, some classes give a tokenizer that knows nothing but its special tokens.
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ValueError("its vocabulary is empty")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No tokenizer could be read from {name_or_path}: {error}. Save one there, or set `model.tokenizer`."
+        ) from error
+    return tokenizer
+
+
+def _check_projection(name_or_path: Any, size: int | None, overrides: dict[str, Any]) -> None:
+    wanted = overrides.get("projection_dim", size)
+    if wanted != size:
+        raise ValueError(f"`projection_dim` is {wanted}, but the projection of {name_or_path} has size {size}.")
+
+
+def _check_complete(name_or_path: Any, missing: Iterable[str]) -> None:
+    if names := sorted(missing):
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise ValueError(f"{name_or_path} lacks weights of the encoder: {', '.join(names[:5])}{more}.")
+
+
+def _dense_weight(name_or_path: Any, folder: str, shape: tuple[int, int]) -> torch.Tensor:
+    file = os.path.join(folder, "model.safetensors")
+    path = cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        raise FileNotFoundError(f"{name_or_path} has no {file}; weights in other formats are not read.")
+    weight = load_file(path).get("linear.weight")
+    if weight is None or tuple(weight.shape) != shape:
+        found = "none" if weight is None else f"one of shape {tuple(weight.shape)}"
+        raise ValueError(f"{file} of {name_or_path} should hold `linear.weight` of shape {shape}; it holds {found}.")
+    return weight

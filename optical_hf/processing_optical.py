@@ -1,0 +1,124 @@
+"""From texts to tensors: prefix, truncation, query expansion, and the mask of the tokens that are scored.
+
+This file travels with every saved model (remote code), so it imports only its siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .configuration_optical import OpticalConfig
+
+ROLES = ("query", "document")
+
+
+def process_texts(
+    texts: Sequence[str], role: str, tokenizer: PreTrainedTokenizerBase, config: OpticalConfig
+) -> dict[str, torch.Tensor]:
+    """Tokenise texts of one role into a padded batch, and mark the tokens that are scored.
+
+    A token is scored unless it is padding, a special token (`score_special_tokens`), part of the prefix
+    (`score_prefix`) or, in a document, in `document_skiplist`. The mask tokens of query expansion are scored. A text
+    of which nothing would be left, such as an empty one, is scored by all its attended tokens, so that every text has
+    at least one vector.
+
+    Args:
+        texts (`list[str]`):
+            The texts, without prefix; at least one.
+        role (`str`):
+            `"query"` or `"document"`: decides prefix, length and expansion.
+        tokenizer (`PreTrainedTokenizerBase`):
+            The model's tokenizer.
+        config (`OpticalConfig`):
+            The model's configuration.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `input_ids` and `attention_mask` (`int64`), `scoring_mask` (`bool`), each
+        `(batch, tokens)`, padded on the right.
+
+    Raises:
+        ValueError: if the role is unknown, `texts` is not a list of strings, the role's length has no room for a text
+            beside the special tokens, a text has no tokens at all, or the tokenizer lacks a token that is needed.
+    """
+    if role not in ROLES:
+        raise ValueError(f"Unknown role {role!r}; it has to be 'query' or 'document'.")
+    if isinstance(texts, str) or not texts:
+        raise ValueError(f"`texts` has to be a list of at least one string, not {texts!r}.")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"texts[{index}] is {text!r}; it has to be a string.")
+    is_query = role == "query"
+    prefix = config.query_prefix if is_query else config.document_prefix
+    length = config.query_length if is_query else config.document_length
+    expand = is_query and config.query_expansion
+    if length <= tokenizer.num_special_tokens_to_add():
+        raise ValueError(
+            f"`{role}_length` is {length}: the tokenizer adds {tokenizer.num_special_tokens_to_add()} special tokens, "
+            "which leaves no room for a text."
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError("The tokenizer has no padding token. Set one: `tokenizer.pad_token = tokenizer.eos_token`.")
+    if expand and tokenizer.mask_token_id is None:
+        raise ValueError("`query_expansion` needs a mask token, and the tokenizer has none.")
+
+    batch = tokenizer(
+        [prefix + text for text in texts],
+        truncation=True,
+        max_length=length,
+        padding="max_length" if expand else True,
+        padding_side="right",
+        return_special_tokens_mask=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    input_ids = batch["input_ids"]
+    attended = batch["attention_mask"].bool()
+    content = attended & ~batch["special_tokens_mask"].bool()
+
+    scored = attended.clone() if config.score_special_tokens else content.clone()
+    if prefix and not config.score_prefix:
+        scored &= ~_prefix_tokens(input_ids, content, prefix, tokenizer)
+    if not is_query and config.document_skiplist:
+        skipped = torch.tensor(_skiplist_ids(config.document_skiplist, tokenizer))
+        scored &= ~(content & torch.isin(input_ids, skipped))
+    if expand:
+        expansion = ~attended
+        input_ids = input_ids.masked_fill(expansion, tokenizer.mask_token_id)
+        scored |= expansion
+        if config.attend_to_expansion:
+            attended = torch.ones_like(attended)
+    if not attended.any(dim=1).all():
+        index = int(attended.any(dim=1).long().argmin())
+        raise ValueError(f"texts[{index}] is {texts[index]!r}, which has no tokens, and the tokenizer adds none.")
+    empty = ~scored.any(dim=1, keepdim=True)
+    return {"input_ids": input_ids, "attention_mask": attended.long(), "scoring_mask": scored | (empty & attended)}
+
+
+def _prefix_tokens(
+    input_ids: torch.Tensor, content: torch.Tensor, prefix: str, tokenizer: PreTrainedTokenizerBase
+) -> torch.Tensor:
+    # The space that ends a prefix belongs to the text's first token. Comparing ids, not only counting them, leaves a
+    # first token scored in which the tokenizer has merged the prefix's last character with the text.
+    ids = tokenizer.encode(prefix.rstrip(), add_special_tokens=False)
+    if not ids:
+        return torch.zeros_like(content)
+    position = content.long().cumsum(dim=1) - 1
+    expected = torch.tensor(ids)[position.clamp(0, len(ids) - 1)]
+    return content & (position < len(ids)) & (input_ids == expected)
+
+
+def _skiplist_ids(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    # SentencePiece has "▁." for a mark that stands alone and "." for one behind a word: both are meant.
+    ids: set[int] = set()
+    for word in words:
+        alone = tokenizer.encode(word, add_special_tokens=False)
+        found: set[Any] = {tokenizer.convert_tokens_to_ids(word), *(alone if len(alone) == 1 else [])}
+        found -= {None, tokenizer.unk_token_id}
+        if not found:
+            raise ValueError(f"`document_skiplist` holds {word!r}, which is not one token of the tokenizer.")
+        ids |= found
+    return sorted(ids)

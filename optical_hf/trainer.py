@@ -1,0 +1,311 @@
+"""The trainer: a frozen teacher beside the student, a loss between the two, and evaluation by retrieval."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset, IterableDataset
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalLoopOutput
+
+from .augmentation import with_mark_dropout, with_retention
+from .collator import DistillationCollator
+from .evaluation import encode_passages, evaluate_queries, translation_accuracy
+from .launching import check_writable
+from .losses import GreedyLoss, Loss, OTLoss, mse_loss
+from .modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
+from .retrieval import RetrievalSet
+from .training_args import OpticalTrainingArguments
+
+_SENTENCES_FOR_MEAN = 256
+
+
+class OpticalDistillationTrainer(Trainer):
+    """Distil a teacher into a student by bitext, on [`~transformers.Trainer`] (OPTICAL, arXiv 2301.12566).
+
+    Args:
+        student ([`OpticalStudent`]):
+            The model that is trained.
+        teacher ([`OpticalTeacher`]):
+            The model it learns from. It belongs to the trainer, not to the student: it is in no checkpoint, and it
+            gets no gradient.
+        args ([`OpticalTrainingArguments`]):
+            The arguments.
+        train_dataset (`Dataset` or `IterableDataset`):
+            Bitext, with the columns of [`load_bitext`].
+        eval_dataset (`Dataset`, *optional*):
+            Held-out bitext, for the loss and for translation retrieval.
+        retrieval_sets (`Iterable[RetrievalSet]`, *optional*):
+            Searched at every evaluation, with the student's queries and the teacher's passages, which stay in memory.
+        loss (`str` or callable, *optional*, defaults to `"ot"`):
+            `"ot"`, `"greedy"`, `"mse"`, or a callable that takes the teacher's and the student's [`OpticalOutput`]
+            and returns the loss, `(batch,)` or a scalar, and a dict of numbers to log.
+        languages (`Sequence[str]`, *optional*):
+            The languages of `train_dataset`; needed for a stream only.
+        kwargs:
+            Passed to [`~transformers.Trainer`].
+
+    Evaluation gives `eval_loss`, `eval_translation_accuracy` (and one a language), and, with retrieval sets,
+    `eval_<name>_ndcg@10`, `eval_<name>_pooled_ndcg@10` and their means `eval_ndcg@10` and `eval_pooled_ndcg@10`: each
+    may be the `metric_for_best_model`.
+
+    Raises:
+        ValueError: on an unknown loss, vectors of different size, a language that is missing, or arguments of another
+            class.
+        FloatingPointError: in training, if the loss or a vector is not finite; names the step and the pairs.
+
+    Example:
+
+    ```python
+    >>> teacher = OpticalTeacher.from_checkpoint("intfloat/multilingual-e5-small", query_prefix="query: ")
+    >>> student = OpticalStudent.from_checkpoint("intfloat/multilingual-e5-small", query_prefix="query: ")
+    >>> bitext = load_bitext({"sw": "bitext.en-sw.tsv"})
+    >>> trainer = OpticalDistillationTrainer(student, teacher, OpticalTrainingArguments("out"), bitext.dataset)
+    >>> trainer.train()
+    ```
+    """
+
+    loss_is_scaled_for_ga = (
+        False  # the loss is a mean over the batch: the Trainer divides it by the accumulation steps
+    )
+
+    def __init__(
+        self,
+        student: OpticalStudent,
+        teacher: OpticalTeacher,
+        args: OpticalTrainingArguments,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | None = None,
+        *,
+        retrieval_sets: Iterable[RetrievalSet] = (),
+        loss: str | Loss = "ot",
+        languages: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(args, OpticalTrainingArguments):
+            raise ValueError(f"`args` has to be OpticalTrainingArguments, not {type(args).__name__}.")
+        if isinstance(loss, str) and teacher.config.output_dim != student.config.output_dim:
+            raise ValueError(
+                f"The teacher's vectors have {teacher.config.output_dim} dimensions, the student's "
+                f"{student.config.output_dim}: give the student a projection, with `projection_dim="
+                f"{teacher.config.output_dim}` in OpticalStudent.from_checkpoint (--projection_dim in the example)."
+            )
+        self.languages = _languages(train_dataset, eval_dataset, languages)
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.roles = list(args.roles)
+        if train_dataset is not None:
+            train_dataset = with_mark_dropout(train_dataset, args.mark_dropout, args.seed)
+            train_dataset = with_retention(train_dataset, args.retention_share, args.seed)
+            if isinstance(train_dataset, Dataset):
+                lengths = [len(text) for text in train_dataset["translation"][:]]
+                train_dataset = train_dataset.add_column(args.length_column_name, lengths)
+        _freeze(student, args)
+        kwargs.setdefault("data_collator", DistillationCollator(teacher, student, self.languages, self.roles))
+        super().__init__(student, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
+        self.model_accepts_loss_kwargs = False  # what `loss_is_scaled_for_ga` says, before transformers 5.19
+        self._place_teacher()
+        self.loss_function = self._make_loss(loss) if isinstance(loss, str) else loss
+        self.retrieval_sets = list(retrieval_sets)
+        # By the identity of the passages, which are kept beside their vectors so that it stays theirs.
+        self._passages: dict[int, tuple[dict[str, str], list[Tensor], Tensor]] = {}
+        self._numbers: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def _place_teacher(self) -> None:
+        if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3:
+            import deepspeed  # its stage 3 has split the teacher's weights on loading; its engine joins them for use
+
+            config = dict(self.accelerator.state.deepspeed_plugin.deepspeed_config)
+            self._teacher_engine = deepspeed.initialize(model=self.teacher, config=config)[0]
+        else:  # a whole copy in every process: what has no gradient needs no wrapper
+            self.teacher.to(self.args.device)
+
+    def _make_loss(self, name: str) -> Loss:
+        args = self.args
+        if name == "mse":
+            return mse_loss
+        if name not in ("ot", "greedy"):
+            raise ValueError(f"Unknown loss {name!r}: choose 'ot', 'greedy', 'mse', or pass a callable.")
+        centre = self._teacher_mean() if args.centre and self.train_dataset is not None else None
+        if name == "greedy":
+            return GreedyLoss(centre, args.pooled_weight)
+        return OTLoss(
+            centre, args.pooled_weight, args.solver, args.epsilon, args.iterations, args.reg_m, args.partial_mass
+        )
+
+    def _teacher_mean(self) -> Tensor:
+        texts = [pair["english"] for pair in self.train_dataset.take(_SENTENCES_FOR_MEAN)]
+        vectors = [
+            vector
+            for position, role in enumerate(self.roles)
+            for vector in self.teacher.encode(texts[position :: len(self.roles)] or texts, role, show_progress=False)
+        ]
+        mean = torch.cat(vectors).mean(0)
+        if not mean.isfinite().all():
+            raise FloatingPointError("The teacher's vectors are not finite: its weights are damaged, or overflow.")
+        return mean.to(self.args.device)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["english", "translation", "language"]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the mean loss of a batch of [`DistillationCollator`], with the student's output if asked."""
+        sides = {
+            side: {name: inputs[f"{side}_{name}"] for name in ("input_ids", "attention_mask", "scoring_mask")}
+            for side in ("teacher", "student")
+        }
+        with torch.no_grad(), self.accelerator.autocast():
+            teacher: OpticalOutput = self.teacher(**sides["teacher"])
+        student: OpticalOutput = model(**sides["student"])
+        self._check_finite("the teacher's vectors are", teacher.token_vectors, inputs)
+        self._check_finite("the student's vectors are", student.token_vectors, inputs)
+        losses, numbers = self.loss_function(teacher, student)
+        self._check_finite("the loss is", losses, inputs)
+        languages = inputs["language_ids"]
+        if losses.ndim == 0:
+            loss = losses
+        else:
+            english = languages == (self.languages.index("en") if "en" in self.languages else -1)
+            loss = (losses * torch.where(english, self.args.retention_weight, 1.0)).mean()
+        if model.training:
+            self._count(losses.detach(), languages, numbers, student)
+        return (loss, student) if return_outputs else loss
+
+    def _check_finite(self, what: str, values: Tensor, inputs: dict[str, Tensor]) -> None:
+        bad = ~values.detach().isfinite().reshape(len(inputs["language_ids"]) if values.ndim else 1, -1).all(1)
+        if not bad.any():
+            return
+        rows = bad.nonzero()[:, 0].tolist() if values.ndim else range(len(inputs["language_ids"]))
+        tokenizer = self.data_collator.student.tokenizer
+        texts = [
+            f"{self.languages[inputs['language_ids'][row]]}: "
+            f"{tokenizer.decode(inputs['student_input_ids'][row], skip_special_tokens=True)!r}"
+            for row in rows
+        ]
+        more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+        raise FloatingPointError(
+            f"Step {self.state.global_step + 1}: {what} not finite, for {'; '.join(texts[:5])}{more}. Training stopped. "
+            "If the weights are sound, lower the learning rate, or train in float32 or bf16 instead of fp16."
+        )
+
+    @torch.no_grad()
+    def _count(
+        self, losses: Tensor, languages: Tensor, numbers: Mapping[str, Tensor | float], student: OpticalOutput
+    ) -> None:
+        values = {name: (float(value), 1) for name, value in numbers.items()}
+        tokens = student.token_vectors[student.scoring_mask].float()
+        values["vector_spread"] = (float((tokens - tokens.mean(0)).square().sum(-1).mean().sqrt()), 1)
+        if losses.ndim:
+            for index in languages.unique().tolist():
+                chosen = losses[languages == index]
+                values[f"loss_{self.languages[index]}"] = (float(chosen.sum()), len(chosen))
+        for name, (total, count) in values.items():
+            self._numbers[name][0] += total
+            self._numbers[name][1] += count
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as [`~transformers.Trainer`] does, with the numbers of the loss, averaged since the last log."""
+        if "loss" in logs:
+            totals: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+            for part in gather_object([{name: tuple(value) for name, value in self._numbers.items()}]):
+                for name, (total, count) in part.items():
+                    totals[name][0] += total
+                    totals[name][1] += count
+            logs |= {name: total / count for name, (total, count) in sorted(totals.items())}
+            self._numbers.clear()
+        super().log(logs, start_time)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, None, None]:
+        """Return the loss of a batch of held-out bitext."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            return self.compute_loss(model, inputs).detach(), None, None
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Add translation retrieval and the retrieval sets to the loss of the held-out bitext."""
+        output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+        batch_size = self.args.eval_batch_size
+        found = translation_accuracy(self.model, self.teacher, dataloader.dataset, self.roles[0], batch_size)
+        measured: list[dict[str, float]] = []
+        for one in self.retrieval_sets:
+            measured.append(self.evaluate_retrieval(one))
+            found |= {f"{one.name}_{name}": value for name, value in measured[-1].items()}
+        for name in measured[0] if measured else ():
+            found[name] = sum(numbers[name] for numbers in measured) / len(measured)
+        output.metrics |= {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        return output
+
+    def evaluate_retrieval(self, retrieval_set: RetrievalSet, model: OpticalModel | None = None) -> dict[str, float]:
+        """Search a retrieval set with the queries of a model and the passages of the teacher.
+
+        Args:
+            retrieval_set ([`RetrievalSet`]): sets that share one dict of passages have it encoded once.
+            model ([`OpticalTeacher`] or [`OpticalStudent`], *optional*): encodes the queries; the student by default.
+
+        Returns:
+            `dict[str, float]`: `ndcg@10` of MaxSim and `pooled_ndcg@10`.
+        """
+        batch_size, key = self.args.eval_batch_size, id(retrieval_set.passages)
+        if key not in self._passages:
+            vectors = encode_passages(self.teacher, retrieval_set.passages, batch_size, self.args.passage_cache)
+            self._passages[key] = (retrieval_set.passages, *vectors)
+        return evaluate_queries(model or self.model, retrieval_set, self._passages[key][1:], batch_size)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as [`~transformers.Trainer`] does, once it is sure that the output folder can take the checkpoints."""
+        if self.args.should_save:
+            kept = (self.args.save_total_limit or 1) + 1  # the new one is written before an old one goes
+            weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+            trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
+            per_checkpoint = 0 if self.args.save_strategy == "no" else weights + 2 * trained  # and Adam's two moments
+            check_writable(self.args.output_dir, weights + kept * per_checkpoint)
+        return super().train(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that holds paths and names of this machine, which nothing reads back.
+        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+
+def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[str]:
+    found = set(given or ()) | {"en"}
+    for dataset in (train, held_out):
+        if isinstance(dataset, Dataset):
+            found |= set(dataset["language"][:])
+        elif dataset is not None and not given:
+            raise ValueError("`languages` is needed for a stream: the languages of its pairs, such as ['sw', 'yo'].")
+    return sorted(found)
+
+
+def _freeze(student: OpticalModel, args: OpticalTrainingArguments) -> None:
+    backbone = student.backbone
+    if args.freeze_embeddings:
+        embeddings = getattr(backbone, "embeddings", None)
+        (embeddings if isinstance(embeddings, nn.Module) else backbone.get_input_embeddings()).requires_grad_(False)
+    if args.freeze_layers:
+        count = backbone.config.num_hidden_layers
+        stacks = [one for one in backbone.modules() if isinstance(one, nn.ModuleList) and len(one) == count]
+        if not stacks or args.freeze_layers > count:
+            raise ValueError(f"`freeze_layers` is {args.freeze_layers}, and the student has {count} layers.")
+        stacks[0][: args.freeze_layers].requires_grad_(False)

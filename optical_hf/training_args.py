@@ -1,0 +1,105 @@
+"""Arguments of [`OpticalDistillationTrainer`]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from .processing_optical import ROLES
+from .transport import SOLVERS
+
+
+@dataclass
+class OpticalTrainingArguments(TrainingArguments):
+    r"""
+    Arguments of [`OpticalDistillationTrainer`], beside all those of [`~transformers.TrainingArguments`].
+
+    These defaults differ from [`~transformers.TrainingArguments`]: `learning_rate` is 2e-4, `warmup_steps` 0.1 (a
+    share of all steps), `per_device_train_batch_size` 32, `per_device_eval_batch_size` 32, `num_train_epochs` 2,
+    `weight_decay` 0.01, `logging_steps` 10, `save_total_limit` 2, `train_sampling_strategy` `"group_by_length"`, and
+    `remove_unused_columns` `False`.
+
+    Args:
+        > Parameters that control what is distilled
+
+        roles (`list[str]`, *optional*, defaults to `["query"]`):
+            Roles in which pairs are encoded: `"query"`, `"document"`, or both, in which case they alternate.
+        retention_share (`float`, *optional*, defaults to 0.25):
+            English sentences added as pairs with themselves, as a share of the bitext, so that the student goes on
+            agreeing with the teacher on English. 0 for none.
+        retention_weight (`float`, *optional*, defaults to 1.0):
+            Weight of the loss of these English-English pairs.
+        mark_dropout (`float`, *optional*, defaults to 0.8):
+            Share of the translations from which diacritics are dropped, as people do who type questions: in three
+            quarters of them the marks above a letter (tone), in the others all marks. Only letters of the Latin script.
+        freeze_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether the student's embedding tables stay as they are.
+        freeze_layers (`int`, *optional*, defaults to 0):
+            How many of the student's lower layers stay as they are.
+
+        > Parameters that control the transport, for `loss="ot"`
+
+        solver (`str`, *optional*, defaults to `"sinkhorn"`):
+            One of those of [`transport.transport_plan`], which also explains the next five.
+        epsilon (`float`, *optional*, defaults to 0.1):
+            Entropic regularisation, in units of the standard deviation of a pair's costs.
+        iterations (`int`, *optional*, defaults to 200):
+            The most iterations of the solver.
+        reg_m (`float`, *optional*, defaults to 10.0):
+            Price of missing a marginal, for `solver="unbalanced"`.
+        partial_mass (`float`, *optional*, defaults to 0.8):
+            Share of the mass that is moved, for `solver="partial"`.
+        centre (`bool`, *optional*, defaults to `True`):
+            Whether the teacher's mean token vector is subtracted from both sides before the cosine.
+        pooled_weight (`float`, *optional*, defaults to 1.0):
+            Weight of the squared distance of the pooled vectors, which is added to the transport or greedy loss.
+
+        > Parameters that control evaluation
+
+        passage_cache (`str`, *optional*):
+            Folder that keeps the teacher's passage vectors of retrieval sets from one run to the next.
+    """
+
+    roles: list[str] = field(default_factory=lambda: ["query"], metadata={"help": "query, document, or both."})
+    retention_share: float = field(default=0.25, metadata={"help": "English-English pairs, as a share of the bitext."})
+    retention_weight: float = field(default=1.0, metadata={"help": "Weight of the English-English pairs' loss."})
+    mark_dropout: float = field(default=0.8, metadata={"help": "Share of translations that lose their diacritics."})
+    freeze_embeddings: bool = field(default=True, metadata={"help": "Keep the student's embedding tables."})
+    freeze_layers: int = field(default=0, metadata={"help": "Keep this many of the student's lower layers."})
+
+    solver: str = field(default="sinkhorn", metadata={"help": f"One of {', '.join(SOLVERS)}."})
+    epsilon: float = field(default=0.1, metadata={"help": "Entropic regularisation, in deviations of the cost."})
+    iterations: int = field(default=200, metadata={"help": "The most iterations of the solver."})
+    reg_m: float = field(default=10.0, metadata={"help": "Price of missing a marginal (solver unbalanced)."})
+    partial_mass: float = field(default=0.8, metadata={"help": "Share of the mass that is moved (solver partial)."})
+    centre: bool = field(default=True, metadata={"help": "Subtract the teacher's mean vector before the cosine."})
+    pooled_weight: float = field(default=1.0, metadata={"help": "Weight of the distance of the pooled vectors."})
+
+    passage_cache: str | None = field(default=None, metadata={"help": "Folder that keeps encoded passages."})
+
+    learning_rate: float = field(default=2e-4, metadata={"help": "The peak learning rate."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the bitext."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs a device and step."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Texts a device and step in evaluation."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between logs."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "Batches of pairs of like length need little padding."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: the collator needs them."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.roles or not set(self.roles) <= set(ROLES):
+            raise ValueError(f"`roles` is {self.roles}; it has to name 'query', 'document' or both.")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"Unknown solver {self.solver!r}: choose one of {', '.join(SOLVERS)}.")
+        for name in ("mark_dropout", "partial_mass"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it has to lie between 0 and 1.")
+        for name in ("retention_share", "retention_weight", "pooled_weight", "freeze_layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")

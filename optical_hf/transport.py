@@ -1,0 +1,347 @@
+"""Token transport between a sentence and its translation: cost, marginals, plan, and the loss they give.
+
+Every function takes a batch of padded problems. A problem's teacher tokens are the rows of its cost and plan, its
+student tokens the columns. Padding may lie anywhere; it never gets mass and never gets a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+
+import ot
+import torch
+from torch import Tensor
+
+SOLVERS = ("sinkhorn", "sinkhorn_log", "ipot", "exact", "unbalanced", "partial")
+_CHECK_EVERY = 10  # iterations between looks at convergence (each a synchronisation on a GPU)
+
+
+def cosine_cost(
+    teacher: Tensor,
+    student: Tensor,
+    teacher_mask: Tensor | None = None,
+    student_mask: Tensor | None = None,
+    centre: bool | tuple[Tensor, Tensor] = False,
+) -> Tensor:
+    """
+    Cost of moving each teacher token onto each student token: one minus the cosine of their vectors.
+
+    Contrastive encoders are anisotropic: their token vectors lie in a narrow cone, all cosines are alike, and an
+    entropic plan is close to uniform. `centre` subtracts each side's mean first, a constant without gradient.
+
+    Args:
+        teacher, student (`torch.Tensor` of shape `(batch, teacher_tokens or student_tokens, dim)`):
+            Token vectors of any length. Half precision is computed in float32, under autocast too.
+        teacher_mask, student_mask (`torch.BoolTensor` of shape `(batch, tokens)`, *optional*):
+            True on the tokens to transport; all of them by default.
+        centre (`bool` or a pair of `torch.Tensor` of shape `(dim,)`, *optional*, defaults to `False`):
+            True subtracts the mean over this batch's valid tokens; a pair gives the teacher's and the student's mean.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, teacher_tokens, student_tokens)`: between 0 and 2; 1 where a vector is zero
+        (or, to rounding, its mean); 0, without gradient, on padding.
+    """
+    if teacher.ndim != 3 or student.ndim != 3 or (teacher.shape[0], teacher.shape[2]) != student.shape[::2]:
+        shapes = f"{tuple(teacher.shape)} and {tuple(student.shape)}"
+        raise ValueError(f"`teacher` and `student` must be (batch, tokens, dim) of one batch and dim, got {shapes}.")
+    means = centre if isinstance(centre, tuple) else (centre, centre)
+    # Autocast would bring the product, whose small differences matter here, back to half precision.
+    with torch.autocast(teacher.device.type, enabled=False):
+        teacher, rows = _unit_vectors("teacher", teacher, teacher_mask, means[0])
+        student, columns = _unit_vectors("student", student, student_mask, means[1])
+        cost = 1.0 - teacher @ student.to(teacher).transpose(1, 2)
+    return cost.masked_fill(~(rows[:, :, None] & columns[:, None, :]), 0.0)
+
+
+def marginals(mask: Tensor, weights: Tensor | None = None) -> Tensor:
+    """
+    The mass each token brings: uniform over a sentence's valid tokens, or in proportion to `weights`.
+
+    Args:
+        mask (`torch.BoolTensor` of shape `(batch, tokens)`):
+            True on the tokens to transport.
+        weights (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
+            Non-negative, such as inverse document frequencies. Ignored on padding.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, tokens)`: each row sums to 1, 0 on padding; float64 if `weights` is.
+
+    Raises:
+        ValueError: A row has no valid token, a negative or non-finite weight, or a total weight of zero.
+    """
+    mask = mask.bool()
+    if weights is not None and weights.shape != mask.shape:
+        raise ValueError(f"`weights` must be {tuple(mask.shape)} like `mask`, got {tuple(weights.shape)}.")
+    _raise_for_row(~mask.any(-1), "`mask` has no valid token")
+    masses = _working(mask if weights is None else weights).masked_fill(~mask, 0.0)
+    total = masses.sum(-1, keepdim=True)
+    _raise_for_row((masses < 0).any(-1) | ~total[:, 0].isfinite(), "`weights` has a negative or non-finite value")
+    _raise_for_row(total[:, 0] == 0, "`weights` sums to zero over the valid tokens")
+    return masses / total
+
+
+@torch.no_grad()
+def transport_plan(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    solver: str = "sinkhorn",
+    epsilon: float = 0.1,
+    relative_epsilon: bool = True,
+    iterations: int = 200,
+    tolerance: float = 1e-3,
+    reg_m: float = 10.0,
+    partial_mass: float = 0.8,
+) -> Tensor:
+    """
+    Transport plans as constants: by the envelope theorem the loss has the gradient of <P, C> with P held fixed.
+
+    The entropic solvers minimise <P, C> + epsilon KL(P | a b^T). All but the last two match both marginals.
+
+    - `"sinkhorn"`: matrix products on stabilised kernels (Schmitzer 2019, arXiv 1610.06519, section 3); a problem
+      which over- or underflows all the same is solved in the log domain.
+    - `"sinkhorn_log"`: the same plan, all in the log domain (Cuturi 2013, arXiv 1306.0895).
+    - `"ipot"`: as many proximal steps of size `epsilon` (1 suits it) as `iterations`; their limit is an exact plan
+      (Xie et al. 2020, arXiv 1802.04307, algorithm 1).
+    - `"exact"`: no entropy; POT's network simplex, problem by problem on the CPU in float64.
+    - `"unbalanced"`: missing a marginal costs `reg_m` times the KL divergence (Chizat et al. 2018, arXiv 1607.05816).
+    - `"partial"`: exceeds no marginal and moves only the share `partial_mass`, where that is cheapest (Benamou et al.
+      2015, arXiv 1412.5154, section 5).
+
+    Args:
+        cost (`torch.Tensor` of shape `(batch, teacher_tokens, student_tokens)`):
+            Half precision is computed in float32. Not read where `a` or `b` is 0.
+        a, b (`torch.Tensor` of shapes `(batch, teacher_tokens)` and `(batch, student_tokens)`):
+            Masses, 0 on padding: see `marginals`. Totals may differ for `"unbalanced"` and `"partial"` only.
+        solver (`str`, *optional*, defaults to `"sinkhorn"`):
+            One of the above.
+        epsilon (`float`, *optional*, defaults to 0.1):
+            Smaller is sharper and takes more iterations.
+        relative_epsilon (`bool`, *optional*, defaults to `True`):
+            Whether `epsilon` and `reg_m` are in units of each problem's standard deviation of the cost under a b^T
+            (its size if all costs are equal), so that the cost's scale does not matter; otherwise of the cost itself.
+        iterations (`int`, *optional*, defaults to 200):
+            The most iterations made.
+        tolerance (`float`, *optional*, defaults to 1e-3):
+            Stops when every problem's rows miss less than this share of the mass (`"unbalanced"`, `"partial"`: when
+            an iteration moves less). All but `"unbalanced"` are then rounded to their marginals (Altschuler et al.
+            2017, arXiv 1705.09634, algorithm 2).
+        reg_m (`float`, *optional*, defaults to 10.0):
+            For `"unbalanced"`. A token whose cheapest partner costs a few times this keeps little mass.
+        partial_mass (`float`, *optional*, defaults to 0.8):
+            For `"partial"`: the share, in (0, 1], of the smaller total mass.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, teacher_tokens, student_tokens)`, 0 on padding.
+
+    Raises:
+        ValueError: An option is out of range, a cost is not finite, or shapes or masses do not agree.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"Unknown solver {solver!r}: choose one of {', '.join(SOLVERS)}.")
+    for name, value in (("epsilon", epsilon), ("reg_m", reg_m), ("iterations", iterations)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"`{name}` must be positive and finite, got {value}.")
+    if not 0 < partial_mass <= 1 or not tolerance >= 0:
+        raise ValueError(f"`partial_mass` must be in (0, 1], `tolerance` >= 0, got {partial_mass} and {tolerance}.")
+    if cost.ndim != 3 or a.shape != cost.shape[:2] or b.shape != cost.shape[::2]:
+        shapes = f"{tuple(cost.shape)}, {tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"`cost`, `a` and `b` must be (batch, n, m), (batch, n) and (batch, m), got {shapes}.")
+    cost = _working(cost)
+    a, b = a.to(cost), b.to(cost)
+    for name, masses in (("a", a), ("b", b)):
+        _raise_for_row(~((masses >= 0) & masses.isfinite()).all(-1), f"`{name}` has a negative or non-finite mass")
+        _raise_for_row(masses.sum(-1) <= 0, f"`{name}` has no mass")
+    outside = (a == 0)[:, :, None] | (b == 0)[:, None, :]
+    cost = cost.masked_fill(outside, 0.0)
+    _raise_for_row(~cost.isfinite().flatten(1).all(-1), "`cost` has a value which is not finite")
+    mass = a.sum(-1)
+    if solver == "partial":
+        mass = partial_mass * torch.minimum(mass, b.sum(-1))
+    elif solver != "unbalanced":
+        _raise_for_row((mass - b.sum(-1)).abs() > 1e-2 * mass, "`a` and `b` have different total masses")
+        b = b * (mass / b.sum(-1))[:, None]  # the caller's may differ by the rounding of half precision
+    if solver == "exact":
+        return _exact(cost, a, b)
+
+    cost = cost / (epsilon * (_spread(cost, a, b) if relative_epsilon else torch.ones_like(mass)))[:, None, None]
+    with torch.autocast(cost.device.type, enabled=False):
+        if solver == "ipot":
+            plan = _ipot(cost - cost.masked_fill(outside, math.inf).amin((1, 2), keepdim=True), a, b, iterations)
+        else:
+            target, ratio = mass if solver == "partial" else None, reg_m / epsilon if solver == "unbalanced" else None
+            plan = _scaling(cost, a, b, target, ratio, (iterations, tolerance), solver == "sinkhorn_log")
+    plan = plan.masked_fill(outside, 0.0)
+    return plan if solver == "unbalanced" else _round(plan, a, b, mass)
+
+
+def plan_entropy(plan: Tensor, student_mask: Tensor | None = None) -> Tensor:
+    """
+    How blurred a plan is: the entropy of where a teacher token's mass goes, as a share of its maximum.
+
+    Args:
+        plan (`torch.Tensor` of shape `(batch, teacher_tokens, student_tokens)`):
+            From `transport_plan`.
+        student_mask (`torch.BoolTensor` of shape `(batch, student_tokens)`, *optional*):
+            True on the valid tokens; by default those which receive mass.
+
+    Returns:
+        `torch.Tensor` of shape `(batch,)`: rows averaged by their mass; 1 if each spreads evenly over the student's
+        valid tokens, 0 if each goes to one token or there is only one.
+    """
+    plan = _working(plan.detach())
+    if student_mask is not None and student_mask.shape != plan.shape[::2]:
+        raise ValueError(f"`student_mask` must be {tuple(plan.shape[::2])}, got {tuple(student_mask.shape)}.")
+    rows = plan.sum(-1)
+    tokens = (plan.sum(1) > 0 if student_mask is None else student_mask.bool()).sum(-1)
+    entropy = -torch.xlogy(plan, plan / _positive(rows)[:, :, None]).sum((1, 2))
+    largest = _positive(rows.sum(-1)) * tokens.clamp_min(2).to(plan).log()
+    return (entropy / largest).clamp(0.0, 1.0).masked_fill(tokens < 2, 0.0)
+
+
+def transport_loss(cost: Tensor, plan: Tensor) -> Tensor:
+    """
+    <P, C> of each problem, of shape `(batch,)`: OPTICAL's loss (arXiv 2301.12566). Its gradient reaches the cost only.
+
+    Example:
+
+    ```python
+    >>> cost = cosine_cost(teacher, student, teacher_mask, student_mask, centre=True)
+    >>> plan = transport_plan(cost, marginals(teacher_mask), marginals(student_mask))
+    >>> transport_loss(cost, plan).mean().backward()
+    ```
+    """
+    if cost.shape != plan.shape:
+        raise ValueError(f"`cost` and `plan` must have one shape, got {tuple(cost.shape)} and {tuple(plan.shape)}.")
+    return (_working(cost) * plan.detach()).sum((-2, -1))
+
+
+def _unit_vectors(side: str, x: Tensor, mask: Tensor | None, mean: Tensor | bool) -> tuple[Tensor, Tensor]:
+    mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask.bool()
+    if mask.shape != x.shape[:2]:
+        raise ValueError(f"`{side}_mask` must be {tuple(x.shape[:2])} like `{side}`, got {tuple(mask.shape)}.")
+    x = _working(x).masked_fill(~mask[..., None], 0.0)
+    if mean is True:
+        mean = x.detach().sum((0, 1)) / mask.sum().clamp_min(1)
+    mean = mean.detach().to(x) if isinstance(mean, Tensor) else x.new_zeros(x.shape[2])
+    if mean.shape != x.shape[2:]:
+        raise ValueError(f"`centre`: the {side}'s mean must be ({x.shape[2]},), got {tuple(mean.shape)}.")
+    x, rounding = x - mean, 16 * torch.finfo(x.dtype).eps * mean.norm()
+    squared = x.square().sum(-1, keepdim=True)
+    # Not divided by its own (tiny) length, a zero vector has cosine 0 and a gradient of ordinary size.
+    zero = squared <= rounding.square().clamp_min(torch.finfo(x.dtype).tiny)
+    return x * squared.masked_fill(zero, 1.0).rsqrt(), mask
+
+
+def _scaling(
+    cost: Tensor, a: Tensor, b: Tensor, mass: Tensor | None, ratio: float | None, stop: tuple[int, float], logs: bool
+) -> Tensor:
+    """Sinkhorn's iterations on `cost` in units of epsilon: the plan is `a_i b_j exp(f_i + g_j + level - cost_ij)`.
+
+    Own code, though `ot.solve_batch` is as quick: that takes one epsilon a batch and no relaxed marginal, its kernel
+    underflows in float32 once costs span 90 epsilon, and it allocates on the default device.
+    """
+    log_a, log_b, outside = a.log(), b.log(), (a == 0)[:, :, None] | (b == 0)[:, None, :]
+    f, g, level = torch.zeros_like(a), torch.zeros_like(b), cost.new_zeros(cost.shape[0], 1)
+    drift = cost.new_zeros(cost.shape[0])
+
+    def update(potential: Tensor, padding: Tensor) -> Tensor:
+        if ratio is not None:  # unbalanced: the price of a missed marginal damps the step
+            potential = potential * (ratio / (ratio + 1.0))
+        if mass is not None:  # partial: a potential above zero would exceed its marginal
+            potential = (potential - level).clamp_max(0.0)
+        return potential.masked_fill(padding, 0.0)
+
+    for step in range(stop[0]):
+        old_f, old_level = f, level
+        if not logs and step % _CHECK_EVERY == 1:
+            # After a first step in the log domain, the kernel holds the potentials so far: whatever the cost's range,
+            # its columns sum to about one.
+            f0, g0 = f, g
+            kernel = (f0[:, :, None] + g0[:, None, :] - cost).exp().masked_fill(outside, 0.0)
+        if logs or step == 0:
+            f = update(-((log_b + g)[:, None, :] - cost).logsumexp(2), a == 0)
+            column = ((log_a + f)[:, :, None] - cost).logsumexp(1)
+        else:
+            row = (kernel @ (b * (g - g0).exp())[:, :, None])[:, :, 0].log()
+            drift = torch.maximum(drift, (g - g0).amax(1) - row.masked_fill(a == 0, 0.0).amin(1))
+            f = update(f0 - row, a == 0)
+            column = ((a * (f - f0).exp())[:, None, :] @ kernel)[:, 0].log()
+            drift = torch.maximum(drift, (f - f0).amax(1) - column.masked_fill(b == 0, 0.0).amin(1))
+            column = column - g0
+        g = update(-column, b == 0)
+        if mass is not None:
+            level = mass.log()[:, None] - (log_b + g + column).logsumexp(1, keepdim=True)
+        if ratio is not None:  # what is best moved from f to g: without it the total mass converges slowly
+            gap = (log_a - f / ratio).logsumexp(1, keepdim=True) - (log_b - g / ratio).logsumexp(1, keepdim=True)
+            f, g = f + gap * ratio / 2, g - gap * ratio / 2
+        if step % _CHECK_EVERY == _CHECK_EVERY - 1:
+            # Changing f by d scales a row by exp(d): to first order, `moved` is what the rows missed before.
+            moved = (a * (f - old_f).abs()).sum(-1) / a.sum(-1) + (level - old_level).abs()[:, 0]
+            if not (moved > stop[1]).any():  # a problem that failed (NaN) is not waited for
+                break
+    plan = ((log_a + f + level)[:, :, None] + (log_b + g)[:, None, :] - cost).exp()
+    # An entry that underflowed when its kernel was made is missed, in a finite but wrong plan, once the potentials have
+    # moved by as much as it lacked. Half the exponent's range leaves the other half for rounding and small masses.
+    failed = ~plan.isfinite().flatten(1).all(-1) | (drift > -0.5 * math.log(torch.finfo(cost.dtype).tiny))
+    if failed.any() and not logs:
+        part = (cost[failed], a[failed], b[failed], None if mass is None else mass[failed])
+        plan[failed] = _scaling(*part, ratio, stop, True)
+    return plan
+
+
+def _ipot(cost: Tensor, a: Tensor, b: Tensor, iterations: int) -> Tensor:
+    # The plan of iteration t is a_i b_j exp(f_i + g_j - t cost_ij): a Sinkhorn step for a t-fold sharper epsilon which
+    # starts from g and its last increment. `ot.solve_batch(method="proximal")` is NaN on masses of zero and, in POT
+    # 0.9.7, whose proximal term has the wrong sign, misses the exact cost without them too.
+    log_a, log_b, f, g = a.log(), b.log(), torch.zeros_like(a), torch.zeros_like(b)
+    old_g = g
+    for t in range(1, iterations + 1):
+        f = -((log_b + 2 * g - old_g)[:, None, :] - t * cost).logsumexp(2)
+        g, old_g = -((log_a + f)[:, :, None] - t * cost).logsumexp(1), g
+    return ((log_a + f)[:, :, None] + (log_b + g)[:, None, :] - iterations * cost).exp()
+
+
+def _exact(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    plan = torch.zeros_like(cost)
+    for index in range(cost.shape[0]):
+        rows, columns = a[index].nonzero()[:, 0], b[index].nonzero()[:, 0]
+        part = (a[index, rows], b[index, columns], cost[index, rows[:, None], columns])
+        x, y, c = (tensor.double().cpu().numpy() for tensor in part)
+        solved = ot.emd(x / x.sum(), y / y.sum(), c, numItermax=10_000_000) * x.sum()
+        plan[index, rows[:, None], columns] = torch.from_numpy(solved).to(plan)
+    return plan
+
+
+def _round(plan: Tensor, a: Tensor, b: Tensor, mass: Tensor) -> Tensor:
+    # What exceeds its mass is scaled down, rows first; what is then missing is spread over the room left.
+    plan = plan * (a / _positive(plan.sum(2))).clamp_max(1.0)[:, :, None]
+    plan = plan * (b / _positive(plan.sum(1))).clamp_max(1.0)[:, None, :]
+    missing = (mass - plan.sum((1, 2))).clamp_min(0.0)
+    room_a, room_b = (a - plan.sum(2)).clamp_min(0.0), (b - plan.sum(1)).clamp_min(0.0)
+    share_a = room_a / _positive(room_a.sum(-1, keepdim=True))
+    share_b = room_b / _positive(room_b.sum(-1, keepdim=True))
+    return plan + missing[:, None, None] * share_a[:, :, None] * share_b[:, None, :]
+
+
+def _spread(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    weights = (a / a.sum(-1, keepdim=True))[:, :, None] * (b / b.sum(-1, keepdim=True))[:, None, :]
+    mean = (weights * cost).sum((1, 2), keepdim=True)
+    spread = (weights * (cost - mean).square()).sum((1, 2)).sqrt()
+    size = cost.abs().amax((1, 2))
+    spread = torch.where(spread > 16 * torch.finfo(cost.dtype).eps * size, spread, size)
+    return torch.where(spread > 0, spread, 1.0)
+
+
+def _working(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def _positive(tensor: Tensor) -> Tensor:
+    return tensor.clamp_min(torch.finfo(tensor.dtype).tiny)
+
+
+def _raise_for_row(bad: Tensor, what: str) -> None:
+    if bad.any():
+        raise ValueError(f"{what} in row {bad.nonzero()[0, 0].item()} of the batch.")
