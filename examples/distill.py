@@ -87,7 +87,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[ScriptArguments, OpticalT
         arguments = as_arguments(yaml.safe_load(Path(path).read_text(encoding="utf-8"))) + arguments
     if "--bitext" not in arguments:
         arguments = as_arguments(quickstart_arguments()) + arguments
-    parser = HfArgumentParser([ScriptArguments, OpticalTrainingArguments])
+    parser = HfArgumentParser([ScriptArguments, OpticalTrainingArguments])  # type: ignore[list-item]
     script, training = parser.parse_args_into_dataclasses(arguments)
     return script, training
 
@@ -107,6 +107,7 @@ def as_arguments(options: dict[str, Any]) -> list[str]:
 def main(arguments: Sequence[str]) -> None:
     script, args = parse_arguments(arguments)
     check_world_size(args.world_size)
+    assert args.output_dir is not None  # its __post_init__ has a default
     check_writable(args.output_dir, 0)
     logging.basicConfig(level=logging.INFO if args.process_index == 0 else logging.ERROR, format="%(message)s")
     set_seed(args.seed)
@@ -163,7 +164,8 @@ def main(arguments: Sequence[str]) -> None:
         "held_out": {name.removeprefix("eval_"): value for name, value in metrics.items() if "accuracy" in name},
         "training_seconds": output.metrics["train_runtime"],
         "total_seconds": time.time() - started,
-        "machine": f"{args.world_size} x {args.device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
+        "processes": args.world_size,
+        "machine": f"{args.device.type}, {platform.machine()}, {torch.get_num_threads()} threads a process",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "arguments": {name: getattr(args, name) for name in RECIPE},
     }

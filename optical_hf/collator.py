@@ -39,7 +39,7 @@ class DistillationCollator:
             raise ValueError(f"`roles` is {list(self.roles)}; it has to name 'query', 'document' or both.")
 
     def __call__(self, pairs: list[dict[str, str]]) -> dict[str, torch.Tensor]:
-        """Return `{teacher,student}_{input_ids,attention_mask,scoring_mask}`, `(batch, tokens)`, and `language_ids`."""
+        """Return `language_ids` and `{teacher,student}_{input_ids,attention_mask,scoring_mask}`, `(batch, tokens)`."""
         try:
             ids = [self.languages.index(pair["language"]) for pair in pairs]
         except ValueError:

@@ -6,9 +6,10 @@ import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -86,7 +87,9 @@ def evaluate_queries(
     """
     queries = model.encode(list(retrieval_set.topics.values()), "query", batch_size=batch_size, pooled="both")
     found = {}
-    for name, query_vectors, passage_vectors in zip((NDCG, f"pooled_{NDCG}"), queries, passages, strict=True):
+    # In this order: token vectors, one pooled vector a text.
+    vectors: Iterable[tuple[str, Any, Any]] = zip((NDCG, f"pooled_{NDCG}"), queries, passages, strict=True)
+    for name, query_vectors, passage_vectors in vectors:
         run = search(query_vectors, passage_vectors, list(retrieval_set.passages), list(retrieval_set.topics), k=10)
         found[name] = score_run(run, retrieval_set.qrels, measures=[NDCG])[NDCG]
     return found
@@ -108,12 +111,13 @@ def translation_accuracy(
         `dict[str, float]`: `translation_accuracy_<language>`, and their mean `translation_accuracy`.
     """
     pairs: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for english, translation, language in zip(*(bitext[name][:] for name in ("english", "translation", "language"))):
+    columns = (bitext[name][:] for name in ("english", "translation", "language"))
+    for english, translation, language in zip(*columns, strict=True):
         pairs[language].append((english, translation))
     found = {}
     for language, chosen in sorted(pairs.items()):
         sentences, translations = (list(side) for side in zip(*chosen, strict=True))
-        options = {"role": role, "batch_size": batch_size, "show_progress": False}
+        options: dict[str, Any] = {"role": role, "batch_size": batch_size, "show_progress": False}
         scores = maxsim(student.encode(translations, **options), teacher.encode(sentences, **options))
         own = torch.arange(len(chosen))
         found[f"translation_accuracy_{language}"] = float((scores.argmax(1) == own).float().mean())

@@ -69,6 +69,6 @@ def check_writable(folder: str | os.PathLike[str], size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise OSError(
-            f"The output folder {folder} has {free / 1e9:.1f} GB free, and the student with its checkpoints needs about "
-            f"{size / 1e9:.1f} GB: make room, choose another --output_dir, or save less (--save_strategy no)."
+            f"The output folder {folder} has {free / 1e9:.1f} GB free, and the student with its checkpoints needs "
+            f"about {size / 1e9:.1f} GB: make room, choose another --output_dir, or save less (--save_strategy no)."
         )

@@ -34,8 +34,8 @@ class TokenLoss:
 
     Args:
         centre (`torch.Tensor` of shape `(dim,)`, *optional*):
-            Subtracted from the token vectors of both sides before their cosine, usually the teacher's mean: contrastive
-            encoders are anisotropic, and without it all costs are alike.
+            Subtracted from the token vectors of both sides before their cosine, usually the teacher's mean:
+            contrastive encoders are anisotropic, and without it all costs are alike.
         pooled_weight (`float`, *optional*, defaults to 1.0):
             Weight of [`pooled_distance`], which is added.
     """

@@ -50,9 +50,10 @@ class OpticalOutput(ModelOutput):
             One vector of length one a text: the mean of the states of all attended tokens, or the first token's state.
     """
 
-    token_vectors: torch.Tensor | None = None
-    scoring_mask: torch.Tensor | None = None
-    pooled: torch.Tensor | None = None
+    # `ModelOutput` demands the default None; `forward` gives all three.
+    token_vectors: torch.Tensor = None  # type: ignore[assignment]
+    scoring_mask: torch.Tensor = None  # type: ignore[assignment]
+    pooled: torch.Tensor = None  # type: ignore[assignment]
 
 
 class OpticalModel(PreTrainedModel):

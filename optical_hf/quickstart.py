@@ -110,7 +110,7 @@ _FILES: dict[str, dict | list] = {
 
 
 def quickstart_arguments() -> dict[str, Any]:
-    """Return what `examples/distill.py` does without arguments: sample bitext of two languages, and three evaluated."""
+    """Return what `examples/distill.py` does without arguments: bitext of two languages, and three evaluated."""
     evaluated = ("sw", "yo", "ha")
     return {
         "bitext": {language: str(SAMPLE / f"bitext.en-{language}.tsv") for language in ("sw", "yo")},
@@ -138,7 +138,7 @@ def _wheel_file(package: str, name: str) -> Path:
 
 
 def read_e5_q4(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read an `E5S1` file (multilingual-e5-small, 4-bit blocks) as the tensors and config of a pooler-free `BertModel`.
+    """Read an `E5S1` file (multilingual-e5-small, 4-bit blocks) as tensors and config of a `BertModel` without pooler.
 
     Args:
         path (`str` or `Path`): the `.bin` file.

@@ -94,7 +94,7 @@ def format_table(languages: Mapping[str, Mapping[str, Any]]) -> str:
     the questions in English that the student closed, by MaxSim.
     """
     columns = ("zero_shot", "student", "english")
-    rows = [("", "queries", "zero-shot", "student", "English", "closed")]
+    rows: list[tuple[str, ...]] = [("", "queries", "zero-shot", "student", "English", "closed")]
     for title, seen in (("seen in distillation", True), ("never seen", False)):
         group = {language: row for language, row in languages.items() if row["seen"] is seen}
         if not group:

@@ -72,6 +72,11 @@ class OpticalDistillationTrainer(Trainer):
     ```
     """
 
+    args: OpticalTrainingArguments
+    model: OpticalModel
+    data_collator: DistillationCollator
+    train_dataset: Dataset | IterableDataset | None
+
     loss_is_scaled_for_ga = (
         False  # the loss is a mean over the batch: the Trainer divides it by the accumulation steps
     )
@@ -103,9 +108,9 @@ class OpticalDistillationTrainer(Trainer):
         if train_dataset is not None:
             train_dataset = with_mark_dropout(train_dataset, args.mark_dropout, args.seed)
             train_dataset = with_retention(train_dataset, args.retention_share, args.seed)
-            if isinstance(train_dataset, Dataset):
-                lengths = [len(text) for text in train_dataset["translation"][:]]
-                train_dataset = train_dataset.add_column(args.length_column_name, lengths)
+            train_dataset = _with_lengths(train_dataset, args.length_column_name)
+        if eval_dataset is not None:
+            eval_dataset = _with_lengths(eval_dataset, args.length_column_name)
         _freeze(student, args)
         kwargs.setdefault("data_collator", DistillationCollator(teacher, student, self.languages, self.roles))
         super().__init__(student, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
@@ -140,6 +145,7 @@ class OpticalDistillationTrainer(Trainer):
         )
 
     def _teacher_mean(self) -> Tensor:
+        assert self.train_dataset is not None
         texts = [pair["english"] for pair in self.train_dataset.take(_SENTENCES_FOR_MEAN)]
         vectors = [
             vector
@@ -152,7 +158,7 @@ class OpticalDistillationTrainer(Trainer):
         return mean.to(self.args.device)
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["english", "translation", "language"]
+        self._signature_columns = ["english", "translation", "language"]  # type: ignore[assignment]
 
     def compute_loss(
         self,
@@ -196,8 +202,8 @@ class OpticalDistillationTrainer(Trainer):
         ]
         more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
         raise FloatingPointError(
-            f"Step {self.state.global_step + 1}: {what} not finite, for {'; '.join(texts[:5])}{more}. Training stopped. "
-            "If the weights are sound, lower the learning rate, or train in float32 or bf16 instead of fp16."
+            f"Step {self.state.global_step + 1}: {what} not finite, for {'; '.join(texts[:5])}{more}. Training "
+            "stopped. If the weights are sound, lower the learning rate, or train in float32 or bf16 instead of fp16."
         )
 
     @torch.no_grad()
@@ -253,7 +259,8 @@ class OpticalDistillationTrainer(Trainer):
             found |= {f"{one.name}_{name}": value for name, value in measured[-1].items()}
         for name in measured[0] if measured else ():
             found[name] = sum(numbers[name] for numbers in measured) / len(measured)
-        output.metrics |= {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        assert output.metrics is not None
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
         return output
 
     def evaluate_retrieval(self, retrieval_set: RetrievalSet, model: OpticalModel | None = None) -> dict[str, float]:
@@ -279,13 +286,14 @@ class OpticalDistillationTrainer(Trainer):
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
             per_checkpoint = 0 if self.args.save_strategy == "no" else weights + 2 * trained  # and Adam's two moments
+            assert self.args.output_dir is not None  # its __post_init__ has a default
             check_writable(self.args.output_dir, weights + kept * per_checkpoint)
         return super().train(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         # A pickle that holds paths and names of this machine, which nothing reads back.
-        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        (Path(output_dir or self.args.output_dir or "") / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
 def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[str]:
@@ -296,6 +304,13 @@ def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[s
         elif dataset is not None and not given:
             raise ValueError("`languages` is needed for a stream: the languages of its pairs, such as ['sw', 'yo'].")
     return sorted(found)
+
+
+def _with_lengths(dataset: Dataset | IterableDataset, column: str) -> Dataset | IterableDataset:
+    # The Trainer groups by the length of `input_ids`, which only the collator makes.
+    if isinstance(dataset, Dataset):
+        return dataset.add_column(column, [len(text) for text in dataset["translation"][:]])
+    return dataset
 
 
 def _freeze(student: OpticalModel, args: OpticalTrainingArguments) -> None:

@@ -32,7 +32,8 @@ class OpticalTrainingArguments(TrainingArguments):
             Weight of the loss of these English-English pairs.
         mark_dropout (`float`, *optional*, defaults to 0.8):
             Share of the translations from which diacritics are dropped, as people do who type questions: in three
-            quarters of them the marks above a letter (tone), in the others all marks. Only letters of the Latin script.
+            quarters of them the marks above a letter (tone), in the others all marks. Only letters of the Latin
+            script.
         freeze_embeddings (`bool`, *optional*, defaults to `True`):
             Whether the student's embedding tables stay as they are.
         freeze_layers (`int`, *optional*, defaults to 0):
