@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from .augmentation import with_mark_dropout, with_retention
@@ -102,16 +104,24 @@ class OpticalDistillationTrainer(Trainer):
                 f"{student.config.output_dim}: give the student a projection, with `projection_dim="
                 f"{teacher.config.output_dim}` in OpticalStudent.from_checkpoint (--projection_dim in the example)."
             )
+        if args.should_save:
+            check_writable(args.output_dir or "", 0)
         self.languages = _languages(train_dataset, eval_dataset, languages)
         self.teacher = teacher.requires_grad_(False).eval()
         self.roles = list(args.roles)
         if train_dataset is not None:
             train_dataset = with_mark_dropout(train_dataset, args.mark_dropout, args.seed)
             train_dataset = with_retention(train_dataset, args.retention_share, args.seed)
-            train_dataset = _with_lengths(train_dataset, args.length_column_name)
-        if eval_dataset is not None:
-            eval_dataset = _with_lengths(eval_dataset, args.length_column_name)
+            if isinstance(train_dataset, Dataset):
+                lengths = [len(text) for text in train_dataset["translation"][:]]
+                train_dataset = train_dataset.add_column(args.length_column_name, lengths)
         _freeze(student, args)
+        for module in student.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = args.dropout
+        loading: Any = args.accelerator_config
+        if loading.dispatch_batches is None:  # for a stream it would join the processes' batches, unlike in length
+            loading.dispatch_batches = False
         kwargs.setdefault("data_collator", DistillationCollator(teacher, student, self.languages, self.roles))
         super().__init__(student, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
         self.model_accepts_loss_kwargs = False  # what `loss_is_scaled_for_ga` says, before transformers 5.19
@@ -156,6 +166,13 @@ class OpticalDistillationTrainer(Trainer):
         if not mean.isfinite().all():
             raise FloatingPointError("The teacher's vectors are not finite: its weights are damaged, or overflow.")
         return mean.to(self.args.device)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        return _EpochSampler(sampler, self) if isinstance(sampler, LengthGroupedSampler) else sampler
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
+        return None  # as they come; grouped by length, the Trainer would look for `input_ids`
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["english", "translation", "language"]  # type: ignore[assignment]
@@ -296,6 +313,23 @@ class OpticalDistillationTrainer(Trainer):
         (Path(output_dir or self.args.output_dir or "") / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
+class _EpochSampler(Sampler[int]):
+    # The order follows from the seed and the epoch. The length-grouped sampler draws it from the global random state,
+    # which dropout makes another in every process, so that some pairs are left out, and which a resume does not meet.
+    def __init__(self, sampler: LengthGroupedSampler, trainer: Trainer) -> None:
+        self.sampler = sampler
+        self.trainer = trainer
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        args = self.trainer.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        self.sampler.generator = torch.Generator().manual_seed(seed + int(self.trainer.state.epoch or 0))
+        return iter(self.sampler)
+
+
 def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[str]:
     found = set(given or ()) | {"en"}
     for dataset in (train, held_out):
@@ -304,13 +338,6 @@ def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[s
         elif dataset is not None and not given:
             raise ValueError("`languages` is needed for a stream: the languages of its pairs, such as ['sw', 'yo'].")
     return sorted(found)
-
-
-def _with_lengths(dataset: Dataset | IterableDataset, column: str) -> Dataset | IterableDataset:
-    # The Trainer groups by the length of `input_ids`, which only the collator makes.
-    if isinstance(dataset, Dataset):
-        return dataset.add_column(column, [len(text) for text in dataset["translation"][:]])
-    return dataset
 
 
 def _freeze(student: OpticalModel, args: OpticalTrainingArguments) -> None:

@@ -34,6 +34,9 @@ class OpticalTrainingArguments(TrainingArguments):
             Share of the translations from which diacritics are dropped, as people do who type questions: in three
             quarters of them the marks above a letter (tone), in the others all marks. Only letters of the Latin
             script.
+        dropout (`float`, *optional*, defaults to 0.0):
+            Dropout of the student while it trains, in place of that of its checkpoint. The teacher has none: with it
+            the student is pulled towards the teacher from a place where it is not.
         freeze_embeddings (`bool`, *optional*, defaults to `True`):
             Whether the student's embedding tables stay as they are.
         freeze_layers (`int`, *optional*, defaults to 0):
@@ -66,6 +69,7 @@ class OpticalTrainingArguments(TrainingArguments):
     retention_share: float = field(default=0.25, metadata={"help": "English-English pairs, as a share of the bitext."})
     retention_weight: float = field(default=1.0, metadata={"help": "Weight of the English-English pairs' loss."})
     mark_dropout: float = field(default=0.8, metadata={"help": "Share of translations that lose their diacritics."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout of the student while it trains."})
     freeze_embeddings: bool = field(default=True, metadata={"help": "Keep the student's embedding tables."})
     freeze_layers: int = field(default=0, metadata={"help": "Keep this many of the student's lower layers."})
 
@@ -98,7 +102,7 @@ class OpticalTrainingArguments(TrainingArguments):
             raise ValueError(f"`roles` is {self.roles}; it has to name 'query', 'document' or both.")
         if self.solver not in SOLVERS:
             raise ValueError(f"Unknown solver {self.solver!r}: choose one of {', '.join(SOLVERS)}.")
-        for name in ("mark_dropout", "partial_mass"):
+        for name in ("mark_dropout", "dropout", "partial_mass"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it has to lie between 0 and 1.")
         for name in ("retention_share", "retention_weight", "pooled_weight", "freeze_layers"):

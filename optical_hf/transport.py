@@ -283,7 +283,7 @@ def _scaling(
                 break
     plan = ((log_a + f + level)[:, :, None] + (log_b + g)[:, None, :] - cost).exp()
     # An entry that underflowed when its kernel was made is missed, in a finite but wrong plan, once the potentials
-    # have moved by as much as it lacked. Half the exponent's range leaves the other half for rounding and small masses.
+    # have moved by as much as it lacked. Half the exponent's range leaves the rest for rounding and small masses.
     failed = ~plan.isfinite().flatten(1).all(-1) | (drift > -0.5 * math.log(torch.finfo(cost.dtype).tiny))
     if failed.any() and not logs:
         part = (cost[failed], a[failed], b[failed], None if mass is None else mass[failed])

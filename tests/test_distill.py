@@ -35,7 +35,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "sw.tsv").write_text("".join(f"{english}\t{swahili}\n" for english, swahili in SENTENCES))
     passages = ["she wrote the book", "it rains today", "the book rains"]
     (tmp_path / "passages.jsonl").write_text(
-        "".join(json.dumps({"docid": f"d{index}", "title": "", "text": text}) + "\n" for index, text in enumerate(passages))
+        "".join(
+            json.dumps({"docid": f"d{index}", "title": "", "text": text}) + "\n" for index, text in enumerate(passages)
+        )
     )
     (tmp_path / "topics.sw.tsv").write_text("q0\tnani aliandika kitabu\nq1\tmvua leo\nq2\tkitabu inanyesha\n")
     (tmp_path / "topics.en.tsv").write_text("q0\twho wrote the book\nq1\trains today\nq2\tbook rains\n")
@@ -60,7 +62,9 @@ def arguments(folder: Path, encoder: Path, **changes: object) -> list[str]:
         "use_cpu": "true",
         "report_to": "none",
     }
-    return [str(word) for name, value in (options | changes).items() if value is not None for word in (f"--{name}", value)]
+    return [
+        str(word) for name, value in (options | changes).items() if value is not None for word in (f"--{name}", value)
+    ]
 
 
 def launch(words: list[str], *launcher: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -179,7 +183,9 @@ def test_config_file_with_the_command_line_over_it(folder, tiny_encoder, monkeyp
     import distill
 
     config = folder / "study.yaml"
-    config.write_text("teacher: some/encoder\nbitext:\n  sw: sw.tsv\n  yo: [a.tsv, b.tsv]\nlearning_rate: 3e-4\nseed: 1\n")
+    config.write_text(
+        "teacher: some/encoder\nbitext:\n  sw: sw.tsv\n  yo: [a.tsv, b.tsv]\nlearning_rate: 3e-4\nseed: 1\n"
+    )
     script, training = distill.parse_arguments(["--config", str(config), "--seed", "7", "--output_dir", str(folder)])
     assert script.teacher == "some/encoder" and script.bitext == ["sw=sw.tsv", "yo=a.tsv", "yo=b.tsv"]
     assert (training.learning_rate, training.seed) == (3e-4, 7)

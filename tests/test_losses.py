@@ -45,8 +45,8 @@ def test_ot_loss_is_the_exact_cost_of_each_pair(teacher, student):
     for row, (n, m) in enumerate(LENGTHS):
         cost = (1 - teacher.token_vectors[row, :n] @ student.token_vectors[row, :m].T).numpy()
         expected.append(ot.emd2([1 / n] * n, [1 / m] * m, cost))
-    assert losses.tolist() == pytest.approx(expected, abs=1e-9)
-    assert float(numbers["cost"]) == pytest.approx(sum(expected) / 4, abs=1e-9)
+    assert losses.tolist() == pytest.approx(expected, abs=1e-7)  # the masses are in float32
+    assert float(numbers["cost"]) == pytest.approx(sum(expected) / 4, abs=1e-7)
     assert 0 < float(numbers["plan_entropy"]) < 1
 
 
@@ -74,7 +74,17 @@ def test_mse_loss_is_the_squared_distance(teacher, student):
     assert numbers == {}
 
 
-@pytest.mark.parametrize("loss", [OTLoss(), OTLoss(centre=torch.full((8,), 0.2)), GreedyLoss(), mse_loss])
+# Nine iterations end before the first look at convergence, which a batch answers for its slowest pair.
+@pytest.mark.parametrize(
+    "loss",
+    [
+        OTLoss(iterations=9),
+        OTLoss(centre=torch.full((8,), 0.2), iterations=9),
+        OTLoss(solver="exact"),
+        GreedyLoss(),
+        mse_loss,
+    ],
+)
 def test_a_padded_batch_equals_its_pairs(loss, teacher, student):
     together, _ = loss(teacher, student)
     alone = [loss(one(teacher, row), one(student, row))[0].item() for row in range(len(LENGTHS))]

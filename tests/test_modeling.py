@@ -202,6 +202,29 @@ def test_encode_equals_forward_one_by_one(teacher, role, batch_size):
     assert [len(one) for one in tokens] == [5, 4, 3, 12, 1]
 
 
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_encode_of_both_is_the_two_from_one_pass(teacher, role, monkeypatch):
+    tokens, pooled = teacher.encode(TEXTS, role, batch_size=2), teacher.encode(TEXTS, role, batch_size=2, pooled=True)
+    forward, passes = teacher.forward, []
+
+    def counted(*args, **kwargs):
+        passes.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(teacher, "forward", counted)
+    both = teacher.encode(TEXTS, role, batch_size=2, pooled="both", dtype=torch.float64)
+    assert type(both) is tuple and passes == [2, 2, 1]
+    for one, two in zip(both[0], tokens, strict=True):
+        assert one.dtype == torch.float64 and torch.equal(one.float(), two)
+    assert both[1].dtype == torch.float64 and torch.equal(both[1].float(), pooled)
+    single = teacher.encode(TEXTS[0], role, pooled="both")
+    assert (single[0].shape, single[1].shape) == (tokens[0].shape, (8,))
+    torch.testing.assert_close(single[0], tokens[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(single[1], pooled[0], rtol=0, atol=1e-5)
+    nothing = teacher.encode([], role, pooled="both")
+    assert nothing[0] == [] and nothing[1].shape == (0, 8)
+
+
 def test_encode_of_one_string_of_nothing_and_in_half_precision(teacher):
     assert torch.equal(teacher.encode(TEXTS[0], "query"), teacher.encode(TEXTS[:1], "query")[0])
     assert teacher.encode(TEXTS[0], "query", pooled=True).shape == (8,)
@@ -456,9 +479,7 @@ def st_folder(tmp_path, tiny_encoder):
 
 
 @pytest.mark.parametrize("transformer", ["", "0_Transformer"])
-def test_from_sentence_transformers_gives_its_vectors(st_folder, transformer):
-    from sentence_transformers import SentenceTransformer
-
+def test_from_sentence_transformers_gives_its_vectors(st_folder, transformer, tiny_encoder, tiny_tokenizer):
     weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
     folder = st_folder(
         transformer,
@@ -469,10 +490,16 @@ def test_from_sentence_transformers_gives_its_vectors(st_folder, transformer):
     assert (model.config.query_prefix, model.config.document_prefix) == ("query: ", "passage: ")
     assert (model.config.query_length, model.config.document_length) == (48, 48)
     assert torch.equal(model.projection.weight, weight)
-    reference = SentenceTransformer(str(folder), device="cpu")
+    # What sentence-transformers does: the prompt is text, `max_seq_length` counts it, the mean is over all tokens.
+    plain, texts = BertModel.from_pretrained(tiny_encoder), [*TEXTS, "it rains today. " * 20]
     for role, prompt in (("query", "query: "), ("document", "passage: ")):
-        expected = torch.tensor(reference.encode(TEXTS, prompt=prompt))
-        torch.testing.assert_close(model.encode(TEXTS, role, pooled=True), expected, rtol=0, atol=1e-5)
+        prompted = [prompt + text for text in texts]
+        batch = tiny_tokenizer(prompted, padding=True, truncation=True, max_length=48, return_tensors="pt")
+        with torch.no_grad():
+            states = plain(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        attended = batch["attention_mask"][..., None]
+        expected = F.normalize((states * attended).sum(1) / attended.sum(1) @ weight.T, dim=-1)
+        torch.testing.assert_close(model.encode(texts, role, pooled=True), expected, rtol=0, atol=1e-5)
     model.save_pretrained(folder.parent / "saved")
     saved = OpticalStudent.from_checkpoint(folder.parent / "saved")
     assert torch.equal(saved.encode(TEXTS, "query", pooled=True), model.encode(TEXTS, "query", pooled=True))
