@@ -63,7 +63,12 @@ class ScriptArguments:
     projection_dim: int | None = field(default=None, metadata={"help": "Size of a new projection of the student."})
     loss: str = field(default="ot", metadata={"help": "What is distilled by.", "choices": ["ot", "greedy", "mse"]})
     bitext: list[str] = field(default_factory=list, metadata={"help": "language=source ...; else the quickstart."})
-    max_words: int = field(default=128, metadata={"help": "Sentences with more words are left out."})
+    max_words: int = field(
+        default=32,
+        metadata={
+            "help": "Leave out longer sentences: over --query_length tokens, both sides are cut, but not alike."
+        },
+    )
     temperature: float = field(
         default=1.0, metadata={"help": "Above 1, small languages repeat to come up more often."}
     )
@@ -146,10 +151,11 @@ def main(arguments: Sequence[str]) -> None:
         if one.english is not None:
             languages[one.language]["english"] = trainer.evaluate_retrieval(one.english, teacher)
     output = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    for one in questions:
-        languages[one.language]["student"] = trainer.evaluate_retrieval(one.own)
     trainer.save_model()
-    metrics = trainer.evaluate()
+    metrics = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+    for one in questions:
+        found = {name: metrics.get(f"{one.language}_{name}") for name in languages[one.language]["zero_shot"]}
+        languages[one.language]["student"] = found if one.seen else trainer.evaluate_retrieval(one.own)
     if args.process_index != 0:
         return
     results = {
@@ -161,7 +167,7 @@ def main(arguments: Sequence[str]) -> None:
         if questions
         else None,
         "languages": languages,
-        "held_out": {name.removeprefix("eval_"): value for name, value in metrics.items() if "accuracy" in name},
+        "held_out": {name: value for name, value in metrics.items() if "accuracy" in name},
         "training_seconds": output.metrics["train_runtime"],
         "total_seconds": time.time() - started,
         "processes": args.world_size,
@@ -182,8 +188,8 @@ def main(arguments: Sequence[str]) -> None:
 
 RECIPE = (
     *("learning_rate", "warmup_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "roles"),
-    *("retention_share", "retention_weight", "mark_dropout", "freeze_embeddings", "freeze_layers"),
-    *("solver", "epsilon", "centre", "pooled_weight"),
+    *("retention_share", "retention_weight", "mark_dropout", "dropout", "freeze_embeddings", "freeze_layers"),
+    *("solver", "epsilon", "centre", "pooled_weight", "score_weight", "bank_size", "bf16"),
 )
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .modeling_optical import OpticalOutput
+from .score_bank import ScoreBank
 from .transport import cosine_cost, marginals, plan_entropy, transport_loss, transport_plan
 
 Loss = Callable[[OpticalOutput, OpticalOutput], tuple[Tensor, Mapping[str, Tensor | float]]]
@@ -30,18 +31,24 @@ def mse_loss(teacher: OpticalOutput, student: OpticalOutput) -> tuple[Tensor, di
 
 @dataclass
 class TokenLoss:
-    """What transport and greedy alignment share: a cost between tokens, and the pooled vectors beside it.
+    """What transport and greedy alignment share: a cost between tokens, and two terms of whole sentences.
 
     Args:
+        pooled_weight (`float`, *optional*, defaults to 2.0):
+            Weight of [`pooled_distance`], which is added.
         centre (`torch.Tensor` of shape `(dim,)`, *optional*):
             Subtracted from the token vectors of both sides before their cosine, usually the teacher's mean:
             contrastive encoders are anisotropic, and without it all costs are alike.
-        pooled_weight (`float`, *optional*, defaults to 1.0):
-            Weight of [`pooled_distance`], which is added.
+        bank ([`ScoreBank`], *optional*):
+            If given, its two divergences are added.
+        score_weight (`float`, *optional*, defaults to 1.0):
+            Weight of these divergences.
     """
 
+    pooled_weight: float = 2.0
     centre: Tensor | None = None
-    pooled_weight: float = 1.0
+    bank: ScoreBank | None = None
+    score_weight: float = 1.0
 
     def cost(self, teacher: OpticalOutput, student: OpticalOutput) -> Tensor:
         """Return the cosine cost, `(batch, teacher_tokens, student_tokens)`, 0 on padding."""
@@ -53,9 +60,16 @@ class TokenLoss:
             centre=False if self.centre is None else (self.centre, self.centre),
         )
 
-    def add_pooled(self, tokens: Tensor, teacher: OpticalOutput, student: OpticalOutput) -> Tensor:
-        """Return the loss of the tokens, `(batch,)`, with that of the pooled vectors."""
-        return tokens + self.pooled_weight * pooled_distance(teacher, student) if self.pooled_weight else tokens
+    def total(self, moved: Tensor, teacher: OpticalOutput, student: OpticalOutput) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the cost of the alignment, `(batch,)`, with the terms of whole sentences, and numbers to log."""
+        losses, numbers = moved, {"cost": moved.detach().mean()}
+        if self.pooled_weight:
+            distance = pooled_distance(teacher, student)
+            losses, numbers["pooled_distance"] = losses + self.pooled_weight * distance, distance.detach().mean()
+        if self.bank is not None and self.score_weight:
+            for name, one in zip(("maxsim", "pooled"), self.bank.divergence(teacher, student), strict=True):
+                losses, numbers[f"{name}_divergence"] = losses + self.score_weight * one, one.detach().mean()
+        return losses, numbers
 
 
 @dataclass
@@ -93,8 +107,8 @@ class OTLoss(TokenLoss):
             partial_mass=self.partial_mass,
         )
         moved = transport_loss(cost, plan)
-        numbers = {"cost": moved.detach().mean(), "plan_entropy": plan_entropy(plan, student.scoring_mask).mean()}
-        return self.add_pooled(moved, teacher, student), numbers
+        losses, numbers = self.total(moved, teacher, student)
+        return losses, numbers | {"plan_entropy": plan_entropy(plan, student.scoring_mask).mean()}
 
 
 @dataclass
@@ -106,4 +120,4 @@ class GreedyLoss(TokenLoss):
         nearest = cost.masked_fill(~teacher.scoring_mask[:, :, None], float("inf")).amin(1)
         mask = student.scoring_mask
         moved = nearest.masked_fill(~mask, 0.0).sum(1) / mask.sum(1)
-        return self.add_pooled(moved, teacher, student), {"cost": moved.detach().mean()}
+        return self.total(moved, teacher, student)

@@ -24,9 +24,10 @@ from .launching import check_writable
 from .losses import GreedyLoss, Loss, OTLoss, mse_loss
 from .modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
 from .retrieval import RetrievalSet
+from .score_bank import ScoreBank, first_sentences
 from .training_args import OpticalTrainingArguments
 
-_SENTENCES_FOR_MEAN = 256
+_SENTENCES_WITH_TOKENS = 256  # the mean token vector hardly moves with more, and MaxSim gets slow
 
 
 class OpticalDistillationTrainer(Trainer):
@@ -147,25 +148,22 @@ class OpticalDistillationTrainer(Trainer):
             return mse_loss
         if name not in ("ot", "greedy"):
             raise ValueError(f"Unknown loss {name!r}: choose 'ot', 'greedy', 'mse', or pass a callable.")
-        centre = self._teacher_mean() if args.centre and self.train_dataset is not None else None
+        centre, bank = None, None
+        if self.train_dataset is not None and (args.centre or args.score_weight):
+            size = args.bank_size if args.score_weight else _SENTENCES_WITH_TOKENS
+            made = ScoreBank.encode(
+                self.teacher,
+                first_sentences(self.train_dataset, size),
+                self.roles[0],
+                _SENTENCES_WITH_TOKENS,
+                pooled_temperature=args.pooled_temperature,
+                token_temperature=args.token_temperature,
+            )
+            centre, bank = (made.mean if args.centre else None), (made if args.score_weight else None)
+        common = (args.pooled_weight, centre, bank, args.score_weight)
         if name == "greedy":
-            return GreedyLoss(centre, args.pooled_weight)
-        return OTLoss(
-            centre, args.pooled_weight, args.solver, args.epsilon, args.iterations, args.reg_m, args.partial_mass
-        )
-
-    def _teacher_mean(self) -> Tensor:
-        assert self.train_dataset is not None
-        texts = [pair["english"] for pair in self.train_dataset.take(_SENTENCES_FOR_MEAN)]
-        vectors = [
-            vector
-            for position, role in enumerate(self.roles)
-            for vector in self.teacher.encode(texts[position :: len(self.roles)] or texts, role, show_progress=False)
-        ]
-        mean = torch.cat(vectors).mean(0)
-        if not mean.isfinite().all():
-            raise FloatingPointError("The teacher's vectors are not finite: its weights are damaged, or overflow.")
-        return mean.to(self.args.device)
+            return GreedyLoss(*common)
+        return OTLoss(*common, args.solver, args.epsilon, args.iterations, args.reg_m, args.partial_mass)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)

@@ -15,7 +15,7 @@ class OpticalTrainingArguments(TrainingArguments):
     r"""
     Arguments of [`OpticalDistillationTrainer`], beside all those of [`~transformers.TrainingArguments`].
 
-    These defaults differ from [`~transformers.TrainingArguments`]: `learning_rate` is 2e-4, `warmup_steps` 0.1 (a
+    These defaults differ from [`~transformers.TrainingArguments`]: `learning_rate` is 5e-5, `warmup_steps` 0.1 (a
     share of all steps), `per_device_train_batch_size` 32, `per_device_eval_batch_size` 32, `num_train_epochs` 2,
     `weight_decay` 0.01, `logging_steps` 10, `save_total_limit` 2, `train_sampling_strategy` `"group_by_length"`, and
     `remove_unused_columns` `False`.
@@ -56,8 +56,16 @@ class OpticalTrainingArguments(TrainingArguments):
             Share of the mass that is moved, for `solver="partial"`.
         centre (`bool`, *optional*, defaults to `True`):
             Whether the teacher's mean token vector is subtracted from both sides before the cosine.
-        pooled_weight (`float`, *optional*, defaults to 1.0):
+        pooled_weight (`float`, *optional*, defaults to 2.0):
             Weight of the squared distance of the pooled vectors, which is added to the transport or greedy loss.
+        score_weight (`float`, *optional*, defaults to 1.0):
+            Weight of the divergences of the student's scores from the teacher's, which are added likewise: see
+            [`ScoreBank`].
+        bank_size (`int`, *optional*, defaults to 4096):
+            How many English sentences of the bitext are scored for it: all of them by pooled vectors, the first 256 by
+            MaxSim.
+        pooled_temperature, token_temperature (`float`, *optional*, default to 0.02 and 0.01):
+            What these scores, as cosines, are divided by.
 
         > Parameters that control evaluation
 
@@ -79,11 +87,15 @@ class OpticalTrainingArguments(TrainingArguments):
     reg_m: float = field(default=10.0, metadata={"help": "Price of missing a marginal (solver unbalanced)."})
     partial_mass: float = field(default=0.8, metadata={"help": "Share of the mass that is moved (solver partial)."})
     centre: bool = field(default=True, metadata={"help": "Subtract the teacher's mean vector before the cosine."})
-    pooled_weight: float = field(default=1.0, metadata={"help": "Weight of the distance of the pooled vectors."})
+    pooled_weight: float = field(default=2.0, metadata={"help": "Weight of the distance of the pooled vectors."})
+    score_weight: float = field(default=1.0, metadata={"help": "Weight of the divergences of the scores."})
+    bank_size: int = field(default=4096, metadata={"help": "English sentences that are scored for it."})
+    pooled_temperature: float = field(default=0.02, metadata={"help": "What pooled scores are divided by."})
+    token_temperature: float = field(default=0.01, metadata={"help": "What MaxSim scores are divided by."})
 
     passage_cache: str | None = field(default=None, metadata={"help": "Folder that keeps encoded passages."})
 
-    learning_rate: float = field(default=2e-4, metadata={"help": "The peak learning rate."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "The peak learning rate."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
     num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the bitext."})
@@ -105,6 +117,9 @@ class OpticalTrainingArguments(TrainingArguments):
         for name in ("mark_dropout", "dropout", "partial_mass"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it has to lie between 0 and 1.")
-        for name in ("retention_share", "retention_weight", "pooled_weight", "freeze_layers"):
+        for name in ("retention_share", "retention_weight", "pooled_weight", "score_weight", "freeze_layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
+        for name in ("bank_size", "pooled_temperature", "token_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it has to be positive.")

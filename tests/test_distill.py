@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from transformers import AutoModel
 
 from optical_hf import OpticalStudent
@@ -92,6 +93,7 @@ def test_two_processes_share_the_work_and_the_student_loads_both_ways(folder, ti
     script = """
 import sys, torch
 {imports}
+from accelerate.commands.config.config_args import load_config_from_file
 from transformers import AutoModel
 model = AutoModel.from_pretrained(sys.argv[1]{options})
 torch.save(model.encode(["nani aliandika kitabu"], role="query")[0], sys.argv[2])
@@ -189,3 +191,18 @@ def test_config_file_with_the_command_line_over_it(folder, tiny_encoder, monkeyp
     script, training = distill.parse_arguments(["--config", str(config), "--seed", "7", "--output_dir", str(folder)])
     assert script.teacher == "some/encoder" and script.bitext == ["sw=sw.tsv", "yo=a.tsv", "yo=b.tsv"]
     assert (training.learning_rate, training.seed) == (3e-4, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "kind"),
+    [
+        ("one_gpu", 1, "NO"),
+        ("several_gpus", 4, "MULTI_GPU"),
+        ("fsdp", 4, "FSDP"),
+        ("deepspeed", 4, "DEEPSPEED"),
+        ("two_cpu", 2, "MULTI_GPU"),
+    ],
+)
+def test_accelerate_reads_the_configs(name, processes, kind):
+    config = load_config_from_file(str(EXAMPLES / "accelerate_configs" / f"{name}.yaml"))
+    assert (config.num_processes, str(config.distributed_type).removeprefix("DistributedType.")) == (processes, kind)

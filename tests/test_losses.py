@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from optical_hf import OpticalTeacher
 from optical_hf.losses import GreedyLoss, OTLoss, mse_loss
 from optical_hf.modeling_optical import OpticalOutput
+from optical_hf.score_bank import ScoreBank, first_sentences
 
 LENGTHS = ((3, 5), (6, 2), (1, 4), (4, 4))
 
@@ -122,3 +124,63 @@ def test_centring_makes_the_plan_of_anisotropic_vectors_sharper(teacher, student
     _, centred = OTLoss(centre=centre)(teacher, student)
     assert float(centred["cost"]) > 10 * float(plain["cost"])
     assert all(math.isfinite(float(value)) for value in (*plain.values(), *centred.values()))
+
+
+def test_divergence_of_scores_by_hand():
+    teacher = OpticalOutput(
+        token_vectors=torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]),
+        scoring_mask=torch.tensor([[True, True]]),
+        pooled=torch.tensor([[1.0, 0.0]]),
+    )
+    student = OpticalOutput(
+        token_vectors=torch.tensor([[[0.6, 0.8], [0.8, -0.6], [9.0, 9.0]]]),
+        scoring_mask=torch.tensor([[True, True, False]]),
+        pooled=torch.tensor([[0.8, 0.6]]),
+    )
+    bank = ScoreBank(
+        pooled=torch.tensor([[0.0, 1.0], [-1.0, 0.0], [0.6, 0.8]]),
+        tokens=torch.tensor([[[1.0, 0.0], [9.0, 9.0]], [[0.0, 1.0], [0.0, -1.0]]]),
+        mask=torch.tensor([[True, False], [True, True]]),
+        pooled_temperature=0.25,
+        token_temperature=0.5,
+    )
+
+    def divergence(target: list[float], scores: list[float], temperature: float) -> float:
+        p, q = (torch.tensor(one).div(temperature).softmax(0) for one in (target, scores))
+        return float((p * (p / q).log()).sum())
+
+    maxsim, pooled = bank.divergence(teacher, student)
+    # The own sentence, then those of the bank: mean over the query's tokens of the largest cosine.
+    expected = divergence([(1 + 1) / 2, (1 + 0) / 2, (0 + 1) / 2], [(0.8 + 0.8) / 2, 0.7, (0.8 + 0.6) / 2], 0.5)
+    assert maxsim.tolist() == pytest.approx([expected], abs=1e-6)
+    assert pooled.tolist() == pytest.approx([divergence([1, 0, -1, 0.6], [0.8, 0.6, -0.8, 0.96], 0.25)], abs=1e-6)
+    assert all(one.tolist() == pytest.approx([0.0], abs=1e-6) for one in bank.divergence(teacher, teacher))
+
+
+def test_divergence_of_a_padded_batch_is_that_of_its_pairs(teacher, student):
+    sentences = ragged([4, 2, 5], seed=3)
+    bank = ScoreBank(sentences.pooled.float(), sentences.token_vectors.float(), sentences.scoring_mask, 0.1, 0.1)
+    loss = OTLoss(solver="exact", pooled_weight=0.5, bank=bank, score_weight=2.0)
+    losses, numbers = loss(teacher, student)
+    alone = [float(loss(one(teacher, row), one(student, row))[0]) for row in range(len(LENGTHS))]
+    assert losses.tolist() == pytest.approx(alone, abs=1e-6)
+    scores = numbers["maxsim_divergence"] + numbers["pooled_divergence"]
+    assert float(losses.mean()) == pytest.approx(
+        float(numbers["cost"] + 0.5 * numbers["pooled_distance"] + 2.0 * scores), rel=1e-6
+    )
+
+
+def test_bank_holds_what_the_teacher_says(tiny_encoder):
+    teacher = OpticalTeacher.from_checkpoint(tiny_encoder)
+    sentences = ["the book", "she wrote it today", "who rains"]
+    bank = ScoreBank.encode(teacher, sentences, "query", first=2)
+    tokens, pooled = teacher.encode(sentences, "query", pooled="both")
+    torch.testing.assert_close(bank.pooled, pooled)
+    torch.testing.assert_close(bank.tokens[0][bank.mask[0]], tokens[0])
+    torch.testing.assert_close(bank.mean, torch.cat(tokens[:2]).mean(0))
+    assert bank.mask.sum(1).tolist() == [len(tokens[0]), len(tokens[1])]
+
+
+def test_first_sentences_differ():
+    pairs = [{"english": text} for text in ("a", "a", "b", "b", "c", "d")]
+    assert first_sentences(pairs, 3) == ["a", "b", "c"]

@@ -118,6 +118,15 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], a
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=atol, msg=lambda text, name=name: name + text)
 
 
+def outputs(trainer, rows):
+    # What the loss gets: the teacher's output and the student's, for a batch of these pairs.
+    batch = trainer.data_collator(list(rows))
+    names = ("input_ids", "attention_mask", "scoring_mask")
+    sides = (("teacher", trainer.teacher), ("student", trainer.model))
+    with torch.no_grad():
+        return [model(**{name: batch[f"{side}_{name}"] for name in names}) for side, model in sides]
+
+
 def logged(trainer, name: str) -> list[float]:
     return [entry[name] for entry in trainer.state.log_history if name in entry]
 
@@ -179,7 +188,7 @@ def test_accumulation_and_processes_give_the_weights_of_one_batch(build, tiny_en
 
     start = weights(OpticalStudent.from_checkpoint(tiny_encoder))
     after = weights(whole.model)
-    assert max(float((after[name] - start[name]).abs().max()) for name in start) > 1e-2
+    assert max(float((after[name] - start[name]).abs().max()) for name in start) > 1e-3
     assert_close(after, weights(halves.model), atol=1e-6)
     assert_close(after, load_file(two_processes / "random" / "model.safetensors"), atol=1e-6)
     # By language, the means over the pairs of both processes, not of the processes' means.
@@ -237,27 +246,21 @@ def test_resuming_equals_not_stopping(source, build, tmp_path):
 def test_dropout_is_that_of_the_arguments(dropout, build):
     trainer = build(make_bitext(4), dropout=dropout)
     assert trainer.model.config.text_config.hidden_dropout_prob == 0.1
-    batch = trainer.data_collator(list(make_bitext(4)))
-    sides = [
-        {name: batch[f"{side}_{name}"] for name in ("input_ids", "attention_mask", "scoring_mask")}
-        for side in ("teacher", "student")
-    ]
     trainer.model.train()
     trainer.teacher.train()
-    with torch.no_grad():
-        teacher = [trainer.teacher(**sides[0]).pooled for _ in range(2)]
-        student = [trainer.model(**sides[1]).pooled for _ in range(2)]
-    assert torch.equal(*teacher)
-    assert torch.equal(*student) == (dropout == 0.0)
+    teacher, student = zip(*(outputs(trainer, make_bitext(4)) for _ in range(2)), strict=True)
+    assert torch.equal(teacher[0].pooled, teacher[1].pooled)
+    assert torch.equal(student[0].pooled, student[1].pooled) == (dropout == 0.0)
 
 
-def test_the_teacher_stays_as_it_is_and_out_of_the_checkpoint(build, tmp_path):
-    trainer = build(make_bitext(8), make_bitext(8), max_steps=2, save_strategy="steps", save_steps=2)
-    before = weights(trainer.teacher)
+def test_the_teacher_stays_as_it_is_and_out_of_the_checkpoint(build, tiny_encoder, tmp_path):
+    teacher = OpticalTeacher.from_checkpoint(tiny_encoder).requires_grad_(True)
+    trainer = build(make_bitext(8), make_bitext(8), teacher=teacher, max_steps=2, save_strategy="steps", save_steps=2)
+    before, student = weights(teacher), trainer.model
     trainer.train()
     trainer.evaluate()
     trainer.save_model()
-    teacher, student = trainer.teacher, trainer.model
+    assert trainer.teacher is teacher
     assert changed(before, weights(teacher)) == set()
     assert not any(module.training for module in teacher.modules())
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
@@ -266,12 +269,10 @@ def test_the_teacher_stays_as_it_is_and_out_of_the_checkpoint(build, tmp_path):
     for folder in (tmp_path / "out", tmp_path / "out" / "checkpoint-2"):
         saved = load_file(folder / "model.safetensors")
         assert {name: tensor.shape for name, tensor in saved.items()} == sizes
-        assert not list(folder.glob("training_args*"))
-        pickles = {
-            path.name for path in folder.iterdir() if path.is_file() and path.read_bytes()[:2] in (b"PK", b"\x80\x02")
-        }
-        assert pickles <= {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
-    assert pickles == {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+        files = {path.name for path in folder.iterdir() if path.suffix not in (".json", ".py", ".safetensors")}
+        # No pickle but those of the Trainer: above all no training_args.bin.
+        expected = {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+        assert files == (expected if folder.name == "checkpoint-2" else {"checkpoint-2"})
     state = torch.load(folder / "optimizer.pt", weights_only=True)
     trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
     moments = sorted(entry["exp_avg"].numel() for entry in state["state"].values())
@@ -289,11 +290,9 @@ def test_nan_in_the_teacher_names_step_and_pair(build, tiny_encoder, tiny_tokeni
     trainer = build(Dataset.from_list(rows), teacher=teacher, max_steps=1)
     before = weights(trainer.model)
     teacher.backbone.embeddings.word_embeddings.weight.data[tiny_tokenizer.convert_tokens_to_ids("rains")] = math.nan
-    with pytest.raises(
-        FloatingPointError, match="Step 1: the teacher's vectors are not finite, for sw: 'mvua leo'"
-    ) as e:
+    with pytest.raises(FloatingPointError, match="Step 1: the teacher's vectors are not finite, for sw: ") as error:
         trainer.train()
-    assert "aliandika" not in str(e.value) and "kitabu" not in str(e.value)
+    assert [row["translation"] in str(error.value) for row in rows] == [False, True, False]
     assert changed(before, weights(trainer.model)) == set()
     with pytest.raises(FloatingPointError, match="teacher's vectors are not finite: its weights are damaged"):
         build(Dataset.from_list(rows), teacher=teacher)
@@ -386,29 +385,41 @@ def test_the_logged_numbers_of_a_step_by_hand(build):
         solver="exact",
         centre=False,
         pooled_weight=0.5,
+        score_weight=0.25,
+        score_temperature=0.1,
+        bank_size=4,
         retention_weight=3.0,
         per_device_train_batch_size=6,
         max_steps=1,
         learning_rate=0.0,
     )
     trainer.train()
-    costs, losses, tokens = [], {"en": [], "ha": [], "sw": []}, []
+    costs, divergences, losses, tokens = [], [], {"en": [], "ha": [], "sw": []}, []
+    bank = [tokens_by_hand(trainer.teacher, row["english"]) for row in rows[:4]]
     for row in rows:
         teacher = trainer.teacher.encode(row["english"], "query").double()
         student = trainer.model.encode(row["translation"], "query").double()
         cost = (1 - teacher @ student.T).numpy()
         costs.append(ot.emd2([1 / len(teacher)] * len(teacher), [1 / len(student)] * len(student), cost))
+        shares = []
+        for query in (teacher.tolist(), student.tolist()):
+            scores = [maxsim_by_hand(query, one) / len(query) for one in [teacher.tolist(), *bank]]
+            powers = [math.exp(score / 0.1) for score in scores]
+            shares.append([power / sum(powers) for power in powers])
+        divergences.append(sum(p * math.log(p / q) for p, q in zip(*shares, strict=True)))
         pooled = [
             model.encode(row[side], "query", pooled=True)
             for model, side in ((trainer.teacher, "english"), (trainer.model, "translation"))
         ]
-        losses[row["language"]].append(costs[-1] + 0.5 * float((pooled[0] - pooled[1]).square().sum()))
+        distance = float((pooled[0] - pooled[1]).square().sum())
+        losses[row["language"]].append(costs[-1] + 0.5 * distance + 0.25 * divergences[-1])
         tokens.append(student)
     log = trainer.state.log_history[0]
     assert {name: len(values) for name, values in losses.items()} == {"en": 1, "ha": 1, "sw": 4}
     for language, values in losses.items():
         assert log[f"loss_{language}"] == pytest.approx(sum(values) / len(values), abs=1e-5)
     assert log["cost"] == pytest.approx(sum(costs) / 6, abs=1e-5)
+    assert log["score_divergence"] == pytest.approx(sum(divergences) / 6, abs=1e-5)
     assert log["loss"] == pytest.approx((3 * sum(losses["en"]) + sum(losses["ha"] + losses["sw"])) / 6, abs=1e-5)
     together = torch.cat(tokens)
     spread = float(torch.cdist(together, together.mean(0)[None]).square().mean().sqrt())
@@ -439,13 +450,15 @@ def test_evaluation_by_hand_and_the_best_checkpoint(build, tiny_encoder, tmp_pat
         )
         for name, topics in (("sw", make_bitext(4)["translation"]), ("ha", list(passages.values())[:3]))
     ]
-    held_out = list(make_bitext(8, ("sw", "ha")))
-    for row in held_out[:3]:  # some are easy, the others random
+    held_out = list(make_bitext(24, ("sw", "ha")))
+    for row in held_out[:9]:  # some are easy, the others random
         row["translation"] = row["english"]
 
     teacher = weights(OpticalTeacher.from_checkpoint(tiny_encoder))
     torch.manual_seed(0)
-    noisy = [{name: tensor + scale * torch.randn_like(tensor) for name, tensor in teacher.items()} for scale in (1, 2)]
+    noisy = [
+        {name: tensor + scale * torch.randn_like(tensor) for name, tensor in teacher.items()} for scale in (0.5, 2)
+    ]
     trainer = build(
         make_bitext(16),
         Dataset.from_list(held_out),
@@ -462,6 +475,8 @@ def test_evaluation_by_hand_and_the_best_checkpoint(build, tiny_encoder, tmp_pat
         load_best_model_at_end=True,
     )
     trainer.train()
+    assert logged(trainer, "loss_sw") == pytest.approx(logged(trainer, "loss"))
+    assert logged(trainer, "loss_ha") == []  # what is evaluated is not counted among what is trained on
     values = logged(trainer, "eval_ndcg@10")
     assert len(values) == 3 and values[1] > max(values[0], values[2]) + 0.1
     assert trainer.state.best_global_step == 2
@@ -495,19 +510,18 @@ def test_evaluation_by_hand_and_the_best_checkpoint(build, tiny_encoder, tmp_pat
         assert metrics[f"eval_{name}"] == pytest.approx(sum(found) / 2, abs=1e-6)
         assert 0 < metrics[f"eval_{name}"] < 1
 
-    accuracies = []
+    accuracies, reverse = [], []
     for language in ("ha", "sw"):
         rows = [row for row in held_out if row["language"] == language]
+        translations = [tokens_by_hand(trainer.model, row["translation"]) for row in rows]
         sentences = [tokens_by_hand(trainer.teacher, row["english"]) for row in rows]
-        right = 0
-        for index, row in enumerate(rows):
-            query = tokens_by_hand(trainer.model, row["translation"])
-            scores = [maxsim_by_hand(query, sentence) for sentence in sentences]
-            right += scores.index(max(scores)) == index
-        accuracies.append(right / len(rows))
-        assert metrics[f"eval_translation_accuracy_{language}"] == accuracies[-1]
+        own = range(len(rows))
+        for found, queries, documents in ((accuracies, translations, sentences), (reverse, sentences, translations)):
+            scores = [[maxsim_by_hand(query, document) for document in documents] for query in queries]
+            found.append(sum(scores[index].index(max(scores[index])) == index for index in own) / len(rows))
+        assert metrics[f"eval_translation_accuracy_{language}"] == pytest.approx(accuracies[-1])
     assert metrics["eval_translation_accuracy"] == pytest.approx(sum(accuracies) / 2)
-    assert 0 < sum(accuracies) < 2
+    assert 0 < sum(accuracies) < 2 and accuracies != reverse
 
 
 def test_evaluation_with_the_default_arguments(build):
@@ -531,25 +545,15 @@ def test_an_english_pair_costs_a_copy_of_the_teacher_nothing(build):
 
 def test_retention_weight_scales_and_a_share_of_zero_adds_nothing(build):
     bitext = make_bitext(6, ("sw", "en"))  # "English" sentences that a copy of the teacher does not agree on
-    losses = {}
     for weight in (0.0, 1.0, 3.0):
         trainer = build(bitext, retention_weight=weight)
         assert trainer.train_dataset["language"][:] == bitext["language"][:]
+        apart, _ = trainer.loss_function(*outputs(trainer, bitext))
+        others, english = float(apart[0::2].sum()), float(apart[1::2].sum())
+        assert english > 1
         with torch.no_grad():
-            losses[weight] = float(trainer.compute_loss(trainer.model, trainer.data_collator(list(bitext))))
-            apart, _ = trainer.loss_function(
-                *(
-                    model.eval()(
-                        **{key: batch[f"{side}_{key}"] for key in ("input_ids", "attention_mask", "scoring_mask")}
-                    )
-                    for batch in [trainer.data_collator(list(bitext))]
-                    for side, model in (("teacher", trainer.teacher), ("student", trainer.model))
-                )
-            )
-    other, english = float(apart[0::2].sum()), float(apart[1::2].sum())
-    assert english > 1
-    for weight, loss in losses.items():
-        assert loss == pytest.approx((other + weight * english) / 6, abs=1e-6)
+            loss = float(trainer.compute_loss(trainer.model, trainer.data_collator(list(bitext))))
+        assert loss == pytest.approx((others + weight * english) / 6, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -581,8 +585,13 @@ def test_more_frozen_layers_than_there_are(build):
 def test_bf16_trains_with_nearly_the_loss_of_float32(build):
     losses = {}
     for bf16 in (False, True):
-        trainer = build(make_bitext(8), bf16=bf16, per_device_train_batch_size=8, max_steps=3)
+        trainer = build(make_bitext(8), bf16=bf16, per_device_train_batch_size=8, max_steps=3, learning_rate=1e-3)
+        dtypes = []
+        for side in (trainer.teacher, trainer.model):
+            layer = side.backbone.encoder.layer[0].intermediate.dense
+            layer.register_forward_hook(lambda *call, dtypes=dtypes: dtypes.append(call[2].dtype))
         trainer.train()
+        assert dtypes == [torch.bfloat16 if bf16 else torch.float32] * 6
         losses[bf16] = logged(trainer, "loss")
         assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
     assert losses[True][0] != losses[False][0]
