@@ -124,7 +124,7 @@ def transport_plan(
         iterations (`int`, *optional*, defaults to 200):
             The most iterations made.
         tolerance (`float`, *optional*, defaults to 1e-3):
-            Stops when every problem's rows miss less than this share of the mass (`"unbalanced"`, `"partial"`: when
+            A problem is solved when its rows miss less than this share of the mass (`"unbalanced"`, `"partial"`: when
             an iteration moves less). All but `"unbalanced"` are then rounded to their marginals (Altschuler et al.
             2017, arXiv 1705.09634, algorithm 2).
         reg_m (`float`, *optional*, defaults to 10.0):
@@ -245,6 +245,7 @@ def _scaling(
     log_a, log_b, outside = a.log(), b.log(), (a == 0)[:, :, None] | (b == 0)[:, None, :]
     f, g, level = torch.zeros_like(a), torch.zeros_like(b), cost.new_zeros(cost.shape[0], 1)
     drift = cost.new_zeros(cost.shape[0])
+    solved, pending = (f, g, level, drift), torch.ones_like(drift, dtype=torch.bool)
 
     def update(potential: Tensor, padding: Tensor) -> Tensor:
         if ratio is not None:  # unbalanced: the price of a missed marginal damps the step
@@ -279,8 +280,12 @@ def _scaling(
         if step % _CHECK_EVERY == _CHECK_EVERY - 1:
             # Changing f by d scales a row by exp(d): to first order, `moved` is what the rows missed before.
             moved = (a * (f - old_f).abs()).sum(-1) / a.sum(-1) + (level - old_level).abs()[:, 0]
-            if not (moved > stop[1]).any():  # a problem that failed (NaN) is not waited for
+            # A problem's plan is the one it converged to, however long the others take: so it does not depend on them.
+            solved = _where(pending, (f, g, level, drift), solved)
+            pending &= moved > stop[1]  # one that failed (NaN) is not waited for
+            if not pending.any():
                 break
+    f, g, level, drift = _where(pending, (f, g, level, drift), solved)
     plan = ((log_a + f + level)[:, :, None] + (log_b + g)[:, None, :] - cost).exp()
     # An entry that underflowed when its kernel was made is missed, in a finite but wrong plan, once the potentials
     # have moved by as much as it lacked. Half the exponent's range leaves the rest for rounding and small masses.
@@ -289,6 +294,10 @@ def _scaling(
         part = (cost[failed], a[failed], b[failed], None if mass is None else mass[failed])
         plan[failed] = _scaling(*part, ratio, stop, True)
     return plan
+
+
+def _where(rows: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(torch.where(rows.view(-1, *[1] * (x.ndim - 1)), x, y) for x, y in zip(new, old, strict=True))
 
 
 def _ipot(cost: Tensor, a: Tensor, b: Tensor, iterations: int) -> Tensor:
