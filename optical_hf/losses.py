@@ -34,7 +34,7 @@ class TokenLoss:
     """What transport and greedy alignment share: a cost between tokens, and two terms of whole sentences.
 
     Args:
-        pooled_weight (`float`, *optional*, defaults to 2.0):
+        pooled_weight (`float`, *optional*, defaults to 1.0):
             Weight of [`pooled_distance`], which is added.
         centre (`torch.Tensor` of shape `(dim,)`, *optional*):
             Subtracted from the token vectors of both sides before their cosine, usually the teacher's mean:
@@ -45,7 +45,7 @@ class TokenLoss:
             Weight of these divergences.
     """
 
-    pooled_weight: float = 2.0
+    pooled_weight: float = 1.0
     centre: Tensor | None = None
     bank: ScoreBank | None = None
     score_weight: float = 1.0

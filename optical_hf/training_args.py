@@ -56,7 +56,7 @@ class OpticalTrainingArguments(TrainingArguments):
             Share of the mass that is moved, for `solver="partial"`.
         centre (`bool`, *optional*, defaults to `True`):
             Whether the teacher's mean token vector is subtracted from both sides before the cosine.
-        pooled_weight (`float`, *optional*, defaults to 2.0):
+        pooled_weight (`float`, *optional*, defaults to 1.0):
             Weight of the squared distance of the pooled vectors, which is added to the transport or greedy loss.
         score_weight (`float`, *optional*, defaults to 1.0):
             Weight of the divergences of the student's scores from the teacher's, which are added likewise: see
@@ -87,7 +87,7 @@ class OpticalTrainingArguments(TrainingArguments):
     reg_m: float = field(default=10.0, metadata={"help": "Price of missing a marginal (solver unbalanced)."})
     partial_mass: float = field(default=0.8, metadata={"help": "Share of the mass that is moved (solver partial)."})
     centre: bool = field(default=True, metadata={"help": "Subtract the teacher's mean vector before the cosine."})
-    pooled_weight: float = field(default=2.0, metadata={"help": "Weight of the distance of the pooled vectors."})
+    pooled_weight: float = field(default=1.0, metadata={"help": "Weight of the distance of the pooled vectors."})
     score_weight: float = field(default=1.0, metadata={"help": "Weight of the divergences of the scores."})
     bank_size: int = field(default=4096, metadata={"help": "English sentences that are scored for it."})
     pooled_temperature: float = field(default=0.02, metadata={"help": "What pooled scores are divided by."})
