@@ -31,6 +31,7 @@ from typing import Any
 import torch
 import transformers
 import yaml
+from datasets import Dataset
 from transformers import HfArgumentParser, set_seed
 
 from optical_hf import (
@@ -68,6 +69,9 @@ class ScriptArguments:
         metadata={
             "help": "Leave out longer sentences: over --query_length tokens, both sides are cut, but not alike."
         },
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "Read bitext too large for memory as it is trained on; needs --max_steps."}
     )
     temperature: float = field(
         default=1.0, metadata={"help": "Above 1, small languages repeat to come up more often."}
@@ -123,9 +127,17 @@ def main(arguments: Sequence[str]) -> None:
         name: parse_language_arguments(name, getattr(script, name)) for name in ("topics", "qrels", "english_topics")
     }
     questions = load_questions(script.passages, **by_language, seen=list(sources), max_queries=script.max_queries)
-    bitext = load_bitext(sources, max_words=script.max_words)
-    train, held_out = hold_out(bitext.dataset, script.held_out, seed=args.seed)
-    train = balance_languages(train, script.temperature, seed=args.seed)
+    if script.streaming:
+        bitext = load_bitext(
+            sources, max_words=script.max_words, temperature=script.temperature, seed=args.seed, streaming=True
+        )
+        first = script.held_out * len(sources)  # languages alternate
+        held_out = Dataset.from_list(list(bitext.dataset.take(first)))
+        train = bitext.dataset.skip(first).shuffle(seed=args.seed, buffer_size=10_000)
+    else:
+        bitext = load_bitext(sources, max_words=script.max_words)
+        train, held_out = hold_out(bitext.dataset, script.held_out, seed=args.seed)
+        train = balance_languages(train, script.temperature, seed=args.seed)
 
     names = ("query_prefix", "document_prefix", "query_length", "document_length")
     options = {name: getattr(script, name) for name in names if getattr(script, name) is not None}
@@ -141,6 +153,7 @@ def main(arguments: Sequence[str]) -> None:
         train,
         held_out,
         loss=script.loss,
+        languages=list(sources),
         retrieval_sets=[one.own for one in questions if one.seen],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from .augmentation import with_mark_dropout, with_retention
 from .collator import DistillationCollator
+from .epoch_sampler import EpochSampler
 from .evaluation import encode_passages, evaluate_queries, translation_accuracy
+from .freezing import freeze, set_dropout
 from .launching import check_writable
 from .losses import GreedyLoss, Loss, OTLoss, mse_loss
 from .modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
@@ -116,10 +118,8 @@ class OpticalDistillationTrainer(Trainer):
             if isinstance(train_dataset, Dataset):
                 lengths = [len(text) for text in train_dataset["translation"][:]]
                 train_dataset = train_dataset.add_column(args.length_column_name, lengths)
-        _freeze(student, args)
-        for module in student.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = args.dropout
+        freeze(student, args.freeze_embeddings, args.freeze_layers)
+        set_dropout(student, args.dropout)
         loading: Any = args.accelerator_config
         if loading.dispatch_batches is None:  # for a stream it would join the processes' batches, unlike in length
             loading.dispatch_batches = False
@@ -167,7 +167,7 @@ class OpticalDistillationTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
-        return _EpochSampler(sampler, self) if isinstance(sampler, LengthGroupedSampler) else sampler
+        return EpochSampler(sampler, self) if isinstance(sampler, LengthGroupedSampler) else sampler
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
         return None  # as they come; grouped by length, the Trainer would look for `input_ids`
@@ -311,23 +311,6 @@ class OpticalDistillationTrainer(Trainer):
         (Path(output_dir or self.args.output_dir or "") / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
-class _EpochSampler(Sampler[int]):
-    # The order follows from the seed and the epoch. The length-grouped sampler draws it from the global random state,
-    # which dropout makes another in every process, so that some pairs are left out, and which a resume does not meet.
-    def __init__(self, sampler: LengthGroupedSampler, trainer: Trainer) -> None:
-        self.sampler = sampler
-        self.trainer = trainer
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[int]:
-        args = self.trainer.args
-        seed = args.seed if args.data_seed is None else args.data_seed
-        self.sampler.generator = torch.Generator().manual_seed(seed + int(self.trainer.state.epoch or 0))
-        return iter(self.sampler)
-
-
 def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[str]:
     found = set(given or ()) | {"en"}
     for dataset in (train, held_out):
@@ -336,16 +319,3 @@ def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[s
         elif dataset is not None and not given:
             raise ValueError("`languages` is needed for a stream: the languages of its pairs, such as ['sw', 'yo'].")
     return sorted(found)
-
-
-def _freeze(student: OpticalModel, args: OpticalTrainingArguments) -> None:
-    backbone = student.backbone
-    if args.freeze_embeddings:
-        embeddings = getattr(backbone, "embeddings", None)
-        (embeddings if isinstance(embeddings, nn.Module) else backbone.get_input_embeddings()).requires_grad_(False)
-    if args.freeze_layers:
-        count = backbone.config.num_hidden_layers
-        stacks = [one for one in backbone.modules() if isinstance(one, nn.ModuleList) and len(one) == count]
-        if not stacks or args.freeze_layers > count:
-            raise ValueError(f"`freeze_layers` is {args.freeze_layers}, and the student has {count} layers.")
-        stacks[0][: args.freeze_layers].requires_grad_(False)

@@ -180,6 +180,17 @@ def test_full_disk(folder, stops, monkeypatch):
     assert f"The output folder {folder / 'student'} has 0.0 GB free" in stops()
 
 
+def test_streaming(folder, tiny_encoder, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import distill
+
+    words = arguments(folder, tiny_encoder, streaming="true", max_steps=3, retention_share=1.0)
+    distill.main(words)
+    results = json.loads((folder / "student" / "results.json").read_text())
+    assert results["steps"] == 3
+    assert results["bitext"]["sw"]["kept"] == 10 and results["held_out"].keys() >= {"translation_accuracy_sw"}
+
+
 def test_config_file_with_the_command_line_over_it(folder, tiny_encoder, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     import distill
