@@ -192,7 +192,8 @@ class OpticalModel(PreTrainedModel):
         was_training = self.training
         self.eval()
         try:
-            with tqdm(total=len(texts), desc=f"Encoding ({role})", unit="text", disable=not show_progress) as bar:
+            hidden = not show_progress
+            with tqdm(total=len(texts), desc=f"Encoding ({role})", unit="text", delay=2, disable=hidden) as bar:
                 for start in range(0, len(texts), batch_size):
                     chosen = order[start : start + batch_size]
                     batch = process_texts([texts[index] for index in chosen], role, self.tokenizer, self.config)

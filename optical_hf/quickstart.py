@@ -120,7 +120,7 @@ def quickstart_arguments() -> dict[str, Any]:
         "english_topics": {language: str(SAMPLE / "topics.en.tsv") for language in evaluated},
         "qrels": {language: str(SAMPLE / "qrels.tsv") for language in evaluated},
         "output_dir": "optical-quickstart",
-        "num_train_epochs": 4,
+        "num_train_epochs": 3,
         "save_strategy": "no",
     }
 

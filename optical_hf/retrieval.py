@@ -169,7 +169,7 @@ def search(
     run: dict[str, dict[str, float]] = {}
     starts = range(0, len(query_ids), QUERIES_AT_ONCE)
     quiet = len(starts) == 1 or int(os.environ.get("RANK", 0)) > 0
-    for start in tqdm(starts, desc="Searching", unit_scale=QUERIES_AT_ONCE, unit="query", disable=quiet):
+    for start in tqdm(starts, desc="Searching", unit_scale=QUERIES_AT_ONCE, unit="query", delay=2, disable=quiet):
         chunk = query_vectors[start : start + QUERIES_AT_ONCE]
         if isinstance(chunk, Tensor) and isinstance(document_vectors, Tensor):
             scores = chunk.float() @ document_vectors.float().T

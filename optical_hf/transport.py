@@ -245,7 +245,8 @@ def _scaling(
     log_a, log_b, outside = a.log(), b.log(), (a == 0)[:, :, None] | (b == 0)[:, None, :]
     f, g, level = torch.zeros_like(a), torch.zeros_like(b), cost.new_zeros(cost.shape[0], 1)
     drift = cost.new_zeros(cost.shape[0])
-    solved, pending = (f, g, level, drift), torch.ones_like(drift, dtype=torch.bool)
+    solved: tuple[Tensor, ...] = (f, g, level, drift)
+    pending = torch.ones_like(drift, dtype=torch.bool)
 
     def update(potential: Tensor, padding: Tensor) -> Tensor:
         if ratio is not None:  # unbalanced: the price of a missed marginal damps the step
