@@ -110,6 +110,8 @@ class OpticalTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.device.type == "cpu":  # there is nothing to pin memory for, and torch warns of it
+            self.dataloader_pin_memory = False
         if not self.roles or not set(self.roles) <= set(ROLES):
             raise ValueError(f"`roles` is {self.roles}; it has to name 'query', 'document' or both.")
         if self.solver not in SOLVERS:

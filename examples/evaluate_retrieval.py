@@ -1,0 +1,133 @@
+"""Measure a retriever on a collection of plain files, and write its run and its official scores.
+
+    python examples/evaluate_retrieval.py --model yoruba-student --document_model intfloat/multilingual-e5-small \
+        --topics topics.yo.tsv --passages passages.en.jsonl --qrels qrels.yo.tsv --output_dir measured
+
+`--model` is a student, a teacher, an encoder or a sentence-transformers model, a folder or a Hub name. Without
+`--document_model` it encodes the passages too. `accelerate launch` spreads both encoding and search. A run that was
+stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+from transformers import HfArgumentParser
+
+from optical_hf import OpticalTeacher
+from optical_hf.evaluator import evaluate_collection
+from optical_hf.launching import check_writable
+from optical_hf.quickstart import quickstart_model
+from optical_hf.report import write_json
+from optical_hf.trec import iter_passages, read_qrels, read_topics, write_run
+
+
+@dataclass
+class ModelArguments:
+    """The models, and how their passages are kept."""
+
+    output_dir: str = field(metadata={"help": "Folder for metrics.json, the runs and the index."})
+    model: str | None = field(default=None, metadata={"help": "Encodes the queries; else the quickstart's model."})
+    document_model: str | None = field(default=None, metadata={"help": "Encodes the passages; else --model."})
+    query_prefix: str | None = field(default=None, metadata={"help": "Put before queries; else the checkpoint's own."})
+    document_prefix: str | None = field(default=None, metadata={"help": "Put before passages; else its own."})
+    query_length: int | None = field(default=None, metadata={"help": "Longest query in tokens."})
+    document_length: int | None = field(default=None, metadata={"help": "Longest passage in tokens."})
+    batch_size: int = field(default=32, metadata={"help": "Texts a forward pass."})
+    shard_size: int = field(default=10_000, metadata={"help": "Passages in a file of the index."})
+    single: bool = field(default=False, metadata={"help": "Keep pooled vectors only: no late interaction."})
+    dim: int | None = field(default=None, metadata={"help": "Rotate token vectors down to so many dimensions."})
+    pool_factor: int = field(default=1, metadata={"help": "Keep one token vector in so many."})
+    dtype: str = field(default="float16", metadata={"help": "Of the vectors kept.", "choices": ["float16", "int8"]})
+    memory_gb: float = field(default=4.0, metadata={"help": "Most memory the search takes."})
+
+    def load(self) -> tuple[OpticalTeacher, OpticalTeacher]:
+        """Load the model of the queries and that of the passages, which may be one."""
+        names = ("query_prefix", "document_prefix", "query_length", "document_length")
+        options = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        device = PartialState().device
+        model = OpticalTeacher.from_checkpoint(self.model or quickstart_model(), **options).to(device)
+        if self.document_model is None:
+            return model, model
+        return model, OpticalTeacher.from_checkpoint(self.document_model, **options).to(device)
+
+    def index_options(self) -> dict[str, Any]:
+        """The arguments of [`build_index`] and the search."""
+        names = ("batch_size", "shard_size", "single", "dim", "pool_factor", "dtype", "memory_gb")
+        return {name: getattr(self, name) for name in names}
+
+    def description(self) -> dict[str, Any]:
+        """What a result says of the models it is about."""
+        packages = {"optical_hf": version("optical-hf"), "torch": torch.__version__}
+        return {
+            "model": self.model or "quickstart",
+            "document_model": self.document_model or self.model or "quickstart",
+            "index": {name: getattr(self, name) for name in ("single", "dim", "pool_factor", "dtype")},
+            "versions": packages | {"transformers": transformers.__version__},
+        }
+
+
+@dataclass
+class CollectionArguments:
+    """What is searched."""
+
+    topics: str = field(metadata={"help": "query id<TAB>query lines."})
+    passages: list[str] = field(metadata={"help": "JSON lines with docid, text and perhaps title; one or more files."})
+    qrels: str = field(metadata={"help": "TREC judgements."})
+    max_queries: int | None = field(default=None, metadata={"help": "Use the first topics only."})
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = HfArgumentParser([ModelArguments, CollectionArguments])  # type: ignore[list-item]
+    models, collection = parser.parse_args_into_dataclasses(list(arguments))
+    state = PartialState()
+    logging.basicConfig(level=logging.INFO if state.is_main_process else logging.ERROR, format="%(message)s")
+    output = Path(models.output_dir)
+    check_writable(output, 0)
+    topics = dict(list(read_topics(collection.topics).items())[: collection.max_queries])
+    qrels = {qid: documents for qid, documents in read_qrels(collection.qrels).items() if qid in topics}
+    query_model, document_model = models.load()
+    measured = evaluate_collection(
+        query_model,
+        document_model,
+        topics,
+        qrels,
+        iter_passages(collection.passages),
+        output / "index",
+        **models.index_options(),
+    )
+    if not state.is_main_process:
+        return
+    first = next(iter(measured))
+    write_json(
+        output / "metrics.json",
+        {
+            **measured[first].scores,
+            "scoring": first,
+            "protocol": f"full collection of {' '.join(collection.passages)}",
+            "num_queries": len(qrels),
+            "by_scoring": {scoring: one.scores for scoring, one in measured.items()},
+            **models.description(),
+            "per_query": {scoring: one.per_query for scoring, one in measured.items()},
+        },
+    )
+    for scoring, one in measured.items():
+        write_run(one.run, output / ("run.trec" if scoring == first else f"run.{scoring}.trec"))
+        print(f"{scoring:7}" + "".join(f"  {name} {value:.4f}" for name, value in one.scores.items()))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError, RuntimeError) as error:
+        logging.getLogger(__name__).debug("Stopped", exc_info=True)
+        sys.exit(f"error: {error}")
