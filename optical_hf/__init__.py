@@ -7,7 +7,9 @@ from .bitext_sampling import balance_languages, hold_out
 from .configuration_optical import OpticalConfig
 from .losses import GreedyLoss, OTLoss, mse_loss
 from .metrics import register_metric
+from .miracl import load_miracl
 from .modeling_optical import OpticalOutput, OpticalStudent, OpticalTeacher
+from .passage_index import PassageIndex, build_index
 from .retrieval import RetrievalSet, search
 from .scoring import maxsim
 from .trainer import OpticalDistillationTrainer
@@ -32,10 +34,13 @@ __all__ = [
     "OpticalStudent",
     "OpticalTeacher",
     "OpticalTrainingArguments",
+    "PassageIndex",
     "RetrievalSet",
     "balance_languages",
+    "build_index",
     "hold_out",
     "load_bitext",
+    "load_miracl",
     "maxsim",
     "mse_loss",
     "search",
