@@ -19,8 +19,10 @@ student, its tokenizer and `results.json` lie in `--output_dir`, checkpoints bel
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -86,14 +88,13 @@ class ScriptArguments:
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[ScriptArguments, OpticalTrainingArguments]:
     """Read the command line over `--config`, and both over the quickstart if neither names bitext."""
-    arguments = list(arguments)
+    # `--name=value` as two words, so that what is given can be seen.
+    arguments = [word for one in arguments for word in (one.split("=", 1) if re.match(r"--\w+=", one) else [one])]
     if "--config" in arguments:
         place = arguments.index("--config")
         path = arguments[place + 1] if place + 1 < len(arguments) else ""
-        if not Path(path).is_file():
-            raise ValueError(f"--config: there is no file {path!r}.")
         del arguments[place : place + 2]
-        arguments = as_arguments(yaml.safe_load(Path(path).read_text(encoding="utf-8"))) + arguments
+        arguments = as_arguments(read_config(path)) + arguments
     if "--bitext" not in arguments:
         arguments = as_arguments(quickstart_arguments()) + arguments
     parser = HfArgumentParser([ScriptArguments, OpticalTrainingArguments])  # type: ignore[list-item]
@@ -101,14 +102,29 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[ScriptArguments, OpticalT
     return script, training
 
 
+def read_config(path: str) -> dict[str, Any]:
+    """Read a YAML file of arguments, all of them as the words that stand there (`no` is no `False`)."""
+    if not Path(path).is_file():
+        raise ValueError(f"--config: there is no file {path!r}.")
+    try:
+        options = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {path} is no YAML: {error}") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"--config {path}: write `name: value` lines.")
+    return options
+
+
 def as_arguments(options: dict[str, Any]) -> list[str]:
-    """Write a mapping of options as a command line; a mapping within it becomes `key=value` words."""
+    """Write a mapping of options as a command line; of files by language, as `language=file` words."""
     words = []
     for name, value in options.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name in ("bitext", "topics", "english_topics", "qrels"):
             pairs = [(key, one) for key, many in value.items() for one in (many if isinstance(many, list) else [many])]
             value = [f"{key}={one}" for key, one in pairs]
-        if value is not None:
+        elif isinstance(value, dict):
+            value = json.dumps(value)
+        if value not in (None, "", "null", "~"):
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return words
 
@@ -127,12 +143,21 @@ def main(arguments: Sequence[str]) -> None:
         name: parse_language_arguments(name, getattr(script, name)) for name in ("topics", "qrels", "english_topics")
     }
     questions = load_questions(script.passages, **by_language, seen=list(sources), max_queries=script.max_queries)
+    if args.metric_for_best_model and "ndcg" in args.metric_for_best_model and not any(one.seen for one in questions):
+        raise ValueError(
+            f"--metric_for_best_model {args.metric_for_best_model} is measured on the languages of the bitext, and "
+            "none of them has --topics."
+        )
+    if script.held_out < 1:
+        raise ValueError(f"--held_out is {script.held_out}; hold out at least 1 pair of each language.")
     if script.streaming:
         bitext = load_bitext(
             sources, max_words=script.max_words, temperature=script.temperature, seed=args.seed, streaming=True
         )
         first = script.held_out * len(sources)  # languages alternate
         held_out = Dataset.from_list(list(bitext.dataset.take(first)))
+        if len(held_out) < first or next(iter(bitext.dataset.skip(first)), None) is None:
+            raise ValueError(f"The bitext ends within the first {first} pairs, which --held_out keeps for evaluation.")
         train = bitext.dataset.skip(first).shuffle(seed=args.seed, buffer_size=10_000)
     else:
         bitext = load_bitext(sources, max_words=script.max_words)
@@ -159,7 +184,7 @@ def main(arguments: Sequence[str]) -> None:
 
     languages: dict[str, dict[str, Any]] = {}
     for one in questions:
-        languages[one.language] = {"seen": one.seen, "queries": len(one.own.topics)}
+        languages[one.language] = {"seen": one.seen, "queries": len(one.own.qrels)}
         languages[one.language]["zero_shot"] = trainer.evaluate_retrieval(one.own)
         if one.english is not None:
             languages[one.language]["english"] = trainer.evaluate_retrieval(one.english, teacher)
@@ -208,6 +233,5 @@ RECIPE = (
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        logging.getLogger(__name__).debug("Stopped", exc_info=True)
+    except (ValueError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
         sys.exit(f"error: {error}")

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
             **models.index_options(),
         )
         languages[one.language] = {"queries": len(qrels)} | {name: each.scores for name, each in measured.items()}
-        if script.protocol in ("full", "hard_negatives") and script.split == "dev" and not script.max_queries:
+        if script.split == "dev" and not (script.max_queries or script.first_stage):
             languages[one.language]["published"] = published_scores(one.language, script.protocol)
         per_query[one.language] = {name: each.per_query for name, each in measured.items()}
         if state.is_main_process:
@@ -157,5 +157,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        logging.getLogger(__name__).debug("Stopped", exc_info=True)
         sys.exit(f"error: {error}")

@@ -93,8 +93,9 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO if state.is_main_process else logging.ERROR, format="%(message)s")
     output = Path(models.output_dir)
     check_writable(output, 0)
-    topics = dict(list(read_topics(collection.topics).items())[: collection.max_queries])
-    qrels = {qid: documents for qid, documents in read_qrels(collection.qrels).items() if qid in topics}
+    topics, qrels = read_topics(collection.topics), read_qrels(collection.qrels)
+    for qid in list(topics)[collection.max_queries :] if collection.max_queries else ():
+        qrels.pop(qid, None)  # a judged query that is no topic at all counts, as with `trec_eval -c`
     query_model, document_model = models.load()
     measured = evaluate_collection(
         query_model,
@@ -128,6 +129,5 @@ def main(arguments: Sequence[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (ValueError, OSError, RuntimeError) as error:
-        logging.getLogger(__name__).debug("Stopped", exc_info=True)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         sys.exit(f"error: {error}")

@@ -48,7 +48,7 @@ def encode_passages(
         return _encode_passages(model, passages, batch_size)
     digest = blake2b(json.dumps([model.config.to_json_string(), list(passages.values())]).encode(), digest_size=16)
     for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     path = Path(cache_dir) / f"passages-{digest.hexdigest()}.safetensors"
     if path.is_file():
         stored = load_file(path)

@@ -28,10 +28,14 @@ def freeze(student: OpticalModel, embeddings: bool, layers: int) -> None:
         if not stacks or layers > count:
             raise ValueError(f"`freeze_layers` is {layers}, and the student has {count} layers.")
         stacks[0][:layers].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise ValueError("Embeddings and all layers are frozen: nothing of the student is left to train.")
 
 
 def set_dropout(student: OpticalModel, probability: float) -> None:
-    """Set the probability of every dropout module; what the checkpoint's configuration says is left as it is."""
+    """Set the probability of every dropout; what the checkpoint's configuration says is left as it is."""
     for module in student.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
+        if isinstance(getattr(module, "attention_dropout", None), float):  # as ModernBERT keeps it
+            module.attention_dropout = probability  # type: ignore[assignment]

@@ -71,10 +71,19 @@ def load_questions(
     corpus = read_passages(passages) if topics and passages else {}
 
     def load(language: str, path: str, query_language: str) -> RetrievalSet:
-        chosen = dict(list(read_topics(path).items())[:max_queries])
-        judged = {qid: documents for qid, documents in read_qrels(qrels[language]).items() if qid in chosen}
+        own = list(read_topics(topics[language]))
+        cut = set(own[max_queries:] if max_queries else ())
+        # A judged query that is no topic at all still counts, as with `trec_eval -c`.
+        judged = {qid: documents for qid, documents in read_qrels(qrels[language]).items() if qid not in cut}
+        texts = read_topics(path)
+        if missing := [qid for qid in own if qid not in texts]:
+            raise ValueError(
+                f"{path} lacks {len(missing)} of the questions of {topics[language]}, such as {missing[0]!r}."
+            )
         name = language if query_language == language else f"{language}_in_english"
-        return RetrievalSet(name, chosen, corpus, judged, query_language, "en")
+        return RetrievalSet(
+            name, {qid: texts[qid] for qid in own if qid not in cut}, corpus, judged, query_language, "en"
+        )
 
     return [
         Questions(

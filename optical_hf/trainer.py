@@ -198,7 +198,7 @@ class OpticalDistillationTrainer(Trainer):
         if losses.ndim == 0:
             loss = losses
         else:
-            english = languages == (self.languages.index("en") if "en" in self.languages else -1)
+            english = languages == self.languages.index("en")
             loss = (losses * torch.where(english, self.args.retention_weight, 1.0)).mean()
         if model.training:
             self._count(losses.detach(), languages, numbers, student)

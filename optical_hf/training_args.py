@@ -15,9 +15,9 @@ class OpticalTrainingArguments(TrainingArguments):
     r"""
     Arguments of [`OpticalDistillationTrainer`], beside all those of [`~transformers.TrainingArguments`].
 
-    These defaults differ from [`~transformers.TrainingArguments`]: `learning_rate` is 5e-5, `warmup_steps` 0.1 (a
-    share of all steps), `per_device_train_batch_size` 32, `per_device_eval_batch_size` 32, `num_train_epochs` 2,
-    `weight_decay` 0.01, `logging_steps` 10, `save_total_limit` 2, `train_sampling_strategy` `"group_by_length"`, and
+    These defaults differ from [`~transformers.TrainingArguments`]: `warmup_steps` is 0.1 (a share of all steps),
+    `per_device_train_batch_size` 32, `per_device_eval_batch_size` 32, `num_train_epochs` 2, `weight_decay` 0.01,
+    `logging_steps` 10, `save_total_limit` 2, `train_sampling_strategy` `"group_by_length"`, and
     `remove_unused_columns` `False`.
 
     Args:
@@ -45,7 +45,7 @@ class OpticalTrainingArguments(TrainingArguments):
         > Parameters that control the transport, for `loss="ot"`
 
         solver (`str`, *optional*, defaults to `"sinkhorn"`):
-            One of those of [`transport.transport_plan`], which also explains the next five.
+            One of those of [`transport.transport_plan`], which also explains the next four.
         epsilon (`float`, *optional*, defaults to 0.1):
             Entropic regularisation, in units of the standard deviation of a pair's costs.
         iterations (`int`, *optional*, defaults to 200):
@@ -122,6 +122,14 @@ class OpticalTrainingArguments(TrainingArguments):
         for name in ("retention_share", "retention_weight", "pooled_weight", "score_weight", "freeze_layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
-        for name in ("bank_size", "pooled_temperature", "token_temperature"):
+        for name in (
+            "epsilon",
+            "iterations",
+            "reg_m",
+            "partial_mass",
+            "bank_size",
+            "pooled_temperature",
+            "token_temperature",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it has to be positive.")

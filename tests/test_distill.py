@@ -174,6 +174,16 @@ def test_output_folder_that_cannot_be_written(stops):
     assert "The output folder /proc/student cannot be written" in stops(output_dir="/proc/student")
 
 
+def test_best_model_by_questions_that_are_not_there(stops):
+    changes = dict.fromkeys(("passages", "topics", "english_topics", "qrels"))
+    assert "none of them has --topics" in stops(metric_for_best_model="eval_ndcg@10", **changes)
+
+
+def test_english_questions_of_another_set(folder, stops):
+    (folder / "topics.en.tsv").write_text("q0\twho wrote the book\nq7\train\n")
+    assert "lacks 2 of the questions" in stops()
+
+
 def test_full_disk(folder, stops, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("optical_hf.launching.shutil.disk_usage", lambda _: usage)
@@ -198,10 +208,24 @@ def test_config_file_with_the_command_line_over_it(folder, tiny_encoder, monkeyp
     config = folder / "study.yaml"
     config.write_text(
         "teacher: some/encoder\nbitext:\n  sw: sw.tsv\n  yo: [a.tsv, b.tsv]\nlearning_rate: 3e-4\nseed: 1\n"
+        "save_strategy: no\nlr_scheduler_kwargs:\n  num_cycles: 2\n"
     )
-    script, training = distill.parse_arguments(["--config", str(config), "--seed", "7", "--output_dir", str(folder)])
+    script, training = distill.parse_arguments([f"--config={config}", "--seed", "7", "--output_dir", str(folder)])
     assert script.teacher == "some/encoder" and script.bitext == ["sw=sw.tsv", "yo=a.tsv", "yo=b.tsv"]
-    assert (training.learning_rate, training.seed) == (3e-4, 7)
+    assert (training.learning_rate, training.seed, training.save_strategy.value) == (3e-4, 7, "no")
+    assert training.lr_scheduler_kwargs == {"num_cycles": 2}
+    for text, what in (("", "write `name: value` lines"), ("a: [", "is no YAML")):
+        config.write_text(text)
+        with pytest.raises(ValueError, match=what):
+            distill.parse_arguments(["--config", str(config)])
+
+
+def test_bitext_given_with_an_equals_sign_is_no_quickstart(folder, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import distill
+
+    script, training = distill.parse_arguments(["--bitext=yo=a.tsv", "--output_dir=out"])
+    assert (script.bitext, script.passages, training.output_dir) == (["yo=a.tsv"], None, "out")
 
 
 @pytest.mark.parametrize(
