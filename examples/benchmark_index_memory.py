@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from optical_hf import search
-from optical_hf.index_files import MANIFEST, fingerprint, shard_path, write_json, write_tensors
+from optical_hf.index_files import MANIFEST, fingerprint, shard_path, write_tensors
+from optical_hf.json_files import write_json
 from optical_hf.passage_index import PassageIndex
 
 DIM, TOKENS, QUERIES, QUERY_TOKENS, SHARD_SIZE = 96, 32, 200, 16, 10_000

@@ -46,9 +46,10 @@ from optical_hf import (
 )
 from optical_hf.bitext import parse_bitext_arguments
 from optical_hf.bitext_sampling import balance_languages
+from optical_hf.json_files import write_json
 from optical_hf.launching import check_world_size, check_writable
 from optical_hf.quickstart import quickstart_arguments, quickstart_model
-from optical_hf.report import format_table, load_questions, parse_language_arguments, write_json
+from optical_hf.report import format_table, load_questions, parse_language_arguments
 
 
 @dataclass
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str]) -> None:
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "arguments": {name: getattr(args, name) for name in RECIPE},
     }
-    write_json(Path(args.output_dir) / "results.json", results)
+    write_json(Path(args.output_dir) / "results.json", results, indent=2)
     if languages:
         print(format_table(languages))
     print(

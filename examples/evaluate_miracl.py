@@ -22,11 +22,11 @@ from transformers import HfArgumentParser
 
 from optical_hf.bm25 import BM25Index
 from optical_hf.evaluator import evaluate_collection
+from optical_hf.json_files import write_json
 from optical_hf.launching import check_writable
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import read_run
 from optical_hf.miracl import PROTOCOLS, MiraclSet, load_miracl
 from optical_hf.published import published_scores, published_sources
-from optical_hf.report import write_json
 from optical_hf.trec import write_run
 
 
@@ -103,6 +103,7 @@ def main(arguments: Sequence[str]) -> None:
             **models.description(),
             "per_query": per_query,
         },
+        indent=2,
     )
     print(format_table(languages, average, label(script)))
 

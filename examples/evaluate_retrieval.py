@@ -25,9 +25,9 @@ from transformers import HfArgumentParser
 
 from optical_hf import OpticalTeacher
 from optical_hf.evaluator import evaluate_collection
+from optical_hf.json_files import write_json
 from optical_hf.launching import check_writable
 from optical_hf.quickstart import quickstart_model
-from optical_hf.report import write_json
 from optical_hf.trec import iter_passages, read_qrels, read_topics, write_run
 
 
@@ -120,6 +120,7 @@ def main(arguments: Sequence[str]) -> None:
             **models.description(),
             "per_query": {scoring: one.per_query for scoring, one in measured.items()},
         },
+        indent=2,
     )
     for scoring, one in measured.items():
         write_run(one.run, output / ("run.trec" if scoring == first else f"run.{scoring}.trec"))

@@ -184,10 +184,3 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], index: str, passages: 
     partial = path.with_name(f"{path.name}.partial")
     save_file(tensors, partial, metadata)
     os.replace(partial, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a manifest or a shard's docids."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial, path)

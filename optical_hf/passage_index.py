@@ -28,10 +28,10 @@ from .index_files import (
     read_rotation,
     settings_of,
     shard_path,
-    write_json,
     write_tensors,
 )
 from .index_search import PassageIndex
+from .json_files import write_json
 from .launching import check_world_size
 from .modeling_optical import OpticalModel
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .evaluation import NDCG
@@ -131,13 +127,3 @@ def _closed(row: Mapping[str, Any]) -> str:
         return "-"
     gain = row["student"][NDCG] - row["zero_shot"][NDCG]
     return f"{gain / (row['english'][NDCG] - row['zero_shot'][NDCG]):+.0%}"
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write a JSON file that appears only once it is complete."""
-    path = Path(path)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
