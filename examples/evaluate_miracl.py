@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
             one.topics,
             qrels,
             one.iter_passages(),
-            output / "index" / one.language,
+            Path(models.index_dir or output / "index") / one.language,
             candidates=first_stage(one, script, output, state),
             **models.index_options(),
         )

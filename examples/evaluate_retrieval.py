@@ -43,6 +43,9 @@ class ModelArguments:
     query_length: int | None = field(default=None, metadata={"help": "Longest query in tokens."})
     document_length: int | None = field(default=None, metadata={"help": "Longest passage in tokens."})
     batch_size: int = field(default=32, metadata={"help": "Texts a forward pass."})
+    index_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the index, to share it between runs; else index/ in --output_dir."}
+    )
     shard_size: int = field(default=10_000, metadata={"help": "Passages in a file of the index."})
     single: bool = field(default=False, metadata={"help": "Keep pooled vectors only: no late interaction."})
     dim: int | None = field(default=None, metadata={"help": "Rotate token vectors down to so many dimensions."})
@@ -103,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
         topics,
         qrels,
         iter_passages(collection.passages),
-        output / "index",
+        models.index_dir or output / "index",
         **models.index_options(),
     )
     if not state.is_main_process:
