@@ -5,11 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
+from accelerate import PartialState
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
+
+
+def start_processes() -> PartialState:
+    """Join the processes of this launch, to be called before anything else asks Accelerate for its state.
+
+    While the first process indexes or encodes what the others need, they wait: for hours if they must, where the
+    default is 10 to 30 minutes.
+
+    Raises:
+        RuntimeError: if there are fewer processes than were asked for, as [`check_world_size`].
+    """
+    state = PartialState(timeout=timedelta(days=7))
+    check_world_size(state.num_processes)
+    return state
 
 
 def check_world_size(world_size: int) -> None:
