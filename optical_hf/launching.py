@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import psutil
+import torch
 from accelerate import PartialState
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
@@ -23,7 +24,8 @@ def start_processes() -> PartialState:
     Raises:
         RuntimeError: if there are fewer processes than were asked for, as [`check_world_size`].
     """
-    state = PartialState(timeout=timedelta(days=7))
+    # Without a GPU, processes of one launch only find each other if they are told to use the CPU.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
     check_world_size(state.num_processes)
     return state
 
