@@ -228,7 +228,7 @@ def main(arguments: Sequence[str]) -> None:
 RECIPE = (
     *("learning_rate", "warmup_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "roles"),
     *("retention_share", "retention_weight", "mark_dropout", "dropout", "freeze_embeddings", "freeze_layers"),
-    *("solver", "epsilon", "centre", "pooled_weight", "score_weight", "bank_size", "bf16"),
+    *("solver", "epsilon", "centre", "pooled_weight", "score_weight", "bank_size", "bf16", "concatenation"),
 )
 
 if __name__ == "__main__":
