@@ -46,8 +46,8 @@ def check_world_size(world_size: int) -> None:
     if asked > world_size:
         raise RuntimeError(
             f"{asked} processes were asked for, and {world_size} is running. On the CPU, launch with "
-            "`accelerate launch --config_file examples/accelerate_configs/two_cpu.yaml` and pass `--use_cpu true`; "
-            "on GPUs, check that as many are visible."
+            "`accelerate launch --config_file examples/accelerate_configs/two_cpu.yaml` and pass `--use_cpu true` "
+            "if it trains; on GPUs, check that as many are visible."
         )
 
 
