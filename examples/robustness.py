@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import datasets
 import transformers
-from optical_hf.study_report import write_report
 from transformers import HfArgumentParser
 
 from optical_hf.study import load_study
 from optical_hf.study_arms import StudyRun
+from optical_hf.study_report import write_report
 
 
 @dataclass
@@ -42,7 +43,10 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(
         level=logging.INFO if is_main else logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
     )
-    transformers.utils.logging.disable_progress_bar()  # of loading weights, once an arm
+    # What is said of every model that is loaded would be said once an arm.
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     study = load_study(script.config)
     if script.report_only:
         if not (Path(script.output_dir) / "study.json").exists():

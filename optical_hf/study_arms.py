@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -25,21 +25,19 @@ from transformers.trainer_utils import get_last_checkpoint
 from .erasure import erase_language
 from .interpolation import interpolate
 from .json_files import write_json
-from .language_bias import language_bias
 from .launching import check_world_size, check_writable
-from .metrics.miracl_ndcg.miracl_ndcg import score_run
 from .modeling_optical import OpticalModel, OpticalStudent, OpticalTeacher
 from .passage_index import PassageIndex, build_index
 from .quickstart import quickstart_model
-from .study import Arm, Study, record_study, training_arguments
+from .study import Arm, Study, record_study
 from .study_bitext import Pairs, load_pairs, monolingual_texts, select_pairs
+from .study_evaluation import evaluate_set
+from .study_methods import training_arguments
 from .study_sets import EvaluationSet
 from .trainer import OpticalDistillationTrainer
 from .trec import iter_passages
 
 logger = logging.getLogger(__name__)
-
-Indexes = Callable[[EvaluationSet, str], PassageIndex]
 
 
 class StudyRun:
@@ -79,10 +77,11 @@ class StudyRun:
         self.state = PartialState()
         check_writable(self.folder, 0)
         record_study(study, self.folder, write=False)
-        self.state.wait_for_everyone()
-        record_study(study, self.folder, write=self.state.is_main_process)
         if any(not self._is_complete(arm) and arm.rotation for arm in self.arms):
             self.pairs: Pairs = load_pairs(study, self.arms)
+        self.state.wait_for_everyone()
+        record_study(study, self.folder, write=self.state.is_main_process)
+        self.state.wait_for_everyone()
         self._indexes: dict[tuple[str, str], PassageIndex] = {}
 
     def run(self) -> None:
@@ -127,12 +126,13 @@ class StudyRun:
             self._evaluate(arm, folder, missing)
             self._free()
         if self.state.is_main_process:
+            shutil.rmtree(folder / "index", ignore_errors=True)  # the student's own
             write_json(folder / "arm.json", self._record(arm, folder), indent=2)
         self.state.wait_for_everyone()
         return ", ".join(f"{one.name} {_main_figure(folder / f'{one.name}.json')}" for one in sets)
 
     def _free(self) -> None:
-        gc.collect()
+        gc.collect()  # a trainer and its student refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -140,6 +140,8 @@ class StudyRun:
         assert arm.rotation is not None and arm.seed is not None
         train = select_pairs(self.pairs, arm.rotation.seen, arm.method.pairs, arm.seed)
         args = training_arguments(arm.method, folder / "checkpoints", arm.seed)
+        if self.state.is_main_process:
+            shutil.rmtree(folder / "student.partial", ignore_errors=True)
         set_seed(arm.seed)
         trainer = OpticalDistillationTrainer(self.start(), self.teacher, args, train, loss=arm.method.loss or "")
         trainer.remove_callback(PrinterCallback)
@@ -175,18 +177,16 @@ class StudyRun:
 
     def _evaluate(self, arm: Arm, folder: Path, sets: Sequence[EvaluationSet]) -> None:
         model = self._student(arm)
-        own = folder / "index"
         for one in sets:
             started = time.time()
             if arm.method.passages == "student":
-                measured = evaluate_set(one, model, lambda one, language: _index(model, one, language, own))
+                indexes = {language: _index(model, one, language, folder / "index") for language in one.passages}
             else:
-                measured = evaluate_set(one, model, self._teacher_index, in_english=arm.method.name == "ceiling")
+                indexes = {language: self._teacher_index(one, language) for language in one.passages}
+            measured = evaluate_set(one, model, indexes, in_english=arm.method.name == "ceiling")
             if self.state.is_main_process:
                 write_json(folder / f"{one.name}.json", measured | {"seconds": time.time() - started})
             self.state.wait_for_everyone()
-        if self.state.is_main_process:
-            shutil.rmtree(own, ignore_errors=True)
 
     def _teacher_index(self, one: EvaluationSet, language: str) -> PassageIndex:
         key = (one.name, language)
@@ -217,79 +217,6 @@ class StudyRun:
             "curves": training["curves"],
             "sets": list(arm.method.sets),
         }
-
-
-def evaluate_set(
-    one: EvaluationSet, model: OpticalModel, indexes: Indexes, in_english: bool = False
-) -> dict[str, Any]:
-    """Search a set's passages with the questions of each language, by MaxSim and by pooled vectors.
-
-    Args:
-        one ([`EvaluationSet`]): the set.
-        model ([`OpticalTeacher`] or [`OpticalStudent`]): encodes the questions.
-        indexes (callable): takes the set and a language, and returns the [`PassageIndex`] of its passages.
-        in_english (`bool`, *optional*, defaults to `False`):
-            Whether the questions are asked in English, for the ceiling; those without an English version are left out.
-
-    Returns:
-        `dict`: what `<set>.json` holds: the scores of each pair of languages, and of a parallel set the language bias.
-    """
-    pairs: list[dict[str, Any]] = []
-    bias: dict[str, dict[str, dict[str, float]]] = {"maxsim": {}, "pooled": {}}
-    before: tuple[Any, ...] = ()
-    found: dict[str, dict[str, Any]] = {}
-    for language, questions in one.questions.items():
-        texts = questions.english if in_english else questions.topics
-        if texts is None:
-            continue
-        documents = one.document_languages(language)
-        if (texts, documents) != before:  # the English questions of a parallel set are the same for every language
-            opened = {other: indexes(one, other) for other in documents}
-            found = _search(model, texts, opened, complete=one.parallel)
-            before = (texts, documents)
-        qids = list(questions.qrels)
-        for other in documents:
-            entry: dict[str, Any] = {"query_language": language, "document_language": other, "qids": qids}
-            for scoring in ("maxsim", "pooled"):
-                entry[scoring] = _score(found[scoring][other], questions.qrels)
-            pairs.append(entry)
-        if one.parallel and not in_english:
-            for scoring, by_language in bias.items():
-                by_language[language] = language_bias(found[scoring], questions.qrels)
-    return {
-        "set": one.name,
-        "protocol": one.protocol,
-        "pairs": pairs,
-        "language_bias": {scoring: _bias(by_language, one) for scoring, by_language in bias.items()}
-        if bias["maxsim"]
-        else None,
-    }
-
-
-def _search(
-    model: OpticalModel, texts: Mapping[str, str], indexes: Mapping[str, PassageIndex], complete: bool
-) -> dict[str, dict[str, Any]]:
-    tokens, pooled = model.encode(list(texts.values()), "query", pooled="both")
-    found: dict[str, dict[str, Any]] = {"maxsim": {}, "pooled": {}}
-    for language, index in indexes.items():
-        k = len(index) if complete else 100
-        found["maxsim"][language] = index.search(tokens, list(texts), k=k)
-        found["pooled"][language] = index.search_pooled(pooled, list(texts), k=k)
-    return found
-
-
-def _score(run: dict[str, dict[str, float]], qrels: dict[str, dict[str, int]]) -> dict[str, Any]:
-    scores = score_run(run, qrels, per_query=True)
-    per_query = scores.pop("per_query")
-    return {**scores, "per_query": {name: [per_query[qid][name] for qid in qrels] for name in scores}}
-
-
-def _bias(by_language: Mapping[str, Mapping[str, float]], one: EvaluationSet) -> dict[str, Any]:
-    per_query = {
-        language: [spread[qid] for qid in one.questions[language].qrels] for language, spread in by_language.items()
-    }
-    means = {language: sum(values) / len(values) for language, values in per_query.items()}
-    return {"mean": sum(means.values()) / len(means), "by_language": means, "per_query": per_query}
 
 
 def _index(model: OpticalModel, one: EvaluationSet, language: str, folder: Path) -> PassageIndex:

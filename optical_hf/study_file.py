@@ -37,8 +37,8 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
-class StudyError:
-    """Makes the errors of one file: `raise error("methods.ot.loss", "there is no ...")`."""
+class FileErrors:
+    """Makes errors that name the file and the key: `raise error("methods.ot.loss", "there is no ...")`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -86,7 +86,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return config
 
 
-def check_keys(given: Mapping[str, Any], known: Collection[str], error: StudyError, where: str = "") -> None:
+def check_keys(given: Mapping[str, Any], known: Collection[str], error: FileErrors, where: str = "") -> None:
     """Refuse keys that are not `known`, with the nearest that is."""
     for key in given:
         if key not in known:
@@ -103,3 +103,10 @@ def as_list(value: Any) -> list[Any]:
 def expand(name: str, path: Path) -> Path:
     """Expand `~` and `$VARIABLES`; what is relative starts from the folder of `path`."""
     return path.parent / Path(os.path.expandvars(name)).expanduser()
+
+
+def positive(value: Any, key: str, error: FileErrors) -> int:
+    """Return `value` if it is a whole number above 0."""
+    if type(value) is not int or value < 1:
+        raise error(key, f"{value!r} is not a whole number above 0.")
+    return value

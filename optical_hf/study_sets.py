@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .bitext_readers import find_source
-from .study_file import StudyError, as_list, check_keys, expand
+from .study_file import FileErrors, as_list, check_keys, expand, positive
 from .trec import iter_passages, read_qrels, read_topics
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def read_set(name: str, given: Any, path: Path) -> EvaluationSet:
     Raises:
         ValueError, FileNotFoundError: naming the file, the key, and what is wrong.
     """
-    error, where = StudyError(path), f"evaluation.{name}"
+    error, where = FileErrors(path), f"evaluation.{name}"
     check_keys(error.mapping(where, given), SET_KEYS, error, where)
     for key in ("passages", "topics", "qrels"):
         if not given.get(key):
@@ -80,8 +80,8 @@ def read_set(name: str, given: Any, path: Path) -> EvaluationSet:
         if not isinstance(given.get(key, False), bool):
             raise error(f"{where}.{key}", f"{given[key]!r} is neither true nor false.")
     most = given.get("max_queries")
-    if most is not None and (type(most) is not int or most < 1):
-        raise error(f"{where}.max_queries", f"{most!r} is not a whole number above 0.")
+    if most is not None:
+        positive(most, f"{where}.max_queries", error)
     passages = _by_language(given["passages"], f"{where}.passages", error, _check_passages)
     topics = _by_language(given["topics"], f"{where}.topics", error, _join_topics)
     english = _by_language(given.get("english_topics") or {}, f"{where}.english_topics", error, _join_topics)
@@ -114,7 +114,7 @@ def _questions(
     most: int | None,
     language: str,
     where: str,
-    error: StudyError,
+    error: FileErrors,
 ) -> Questions:
     topics = all_topics[language]
     judged = [qid for qid in topics if qid in qrels][:most]
@@ -137,7 +137,7 @@ def _questions(
     )
 
 
-def _by_language(given: Any, where: str, error: StudyError, read: Callable[[list[Path]], Any]) -> dict[str, Any]:
+def _by_language(given: Any, where: str, error: FileErrors, read: Callable[[list[Path]], Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, names in error.mapping(where, given).items():
         if (code := error.language(f"{where}.{key}", key)) in found:
@@ -146,7 +146,7 @@ def _by_language(given: Any, where: str, error: StudyError, read: Callable[[list
     return found
 
 
-def _read(names: Any, where: str, error: StudyError, read: Callable[[list[Path]], Any]) -> Any:
+def _read(names: Any, where: str, error: FileErrors, read: Callable[[list[Path]], Any]) -> Any:
     names = as_list(names)
     if not names or not all(isinstance(name, str) for name in names):
         raise error(where, f"{names!r} is no path, nor a list of paths.")
@@ -189,7 +189,7 @@ def find_bitext(name: Any, language: str, path: Path, where: str) -> str:
     Raises:
         ValueError, FileNotFoundError: naming the file and the key.
     """
-    error = StudyError(path)
+    error = FileErrors(path)
     if not isinstance(name, str):
         raise error(where, f"{name!r} is no source of bitext.")
     here = ",".join(str(expand(part.strip(), path)) for part in name.split(","))
