@@ -10,7 +10,7 @@ from typing import Any
 
 from .bitext_readers import find_source
 from .study_file import FileErrors, as_list, check_keys, expand, positive
-from .trec import iter_passages, read_qrels, read_topics
+from .trec import iter_passages, read_passages, read_qrels, read_topics
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,29 @@ def read_set(name: str, given: Any, path: Path) -> EvaluationSet:
         language: _questions(topics, qrels[language], english.get(language), in_english, most, language, where, error)
         for language in topics
     }
+    if given.get("parallel"):
+        _check_parallel(passages, questions, where, error)
     return EvaluationSet(name, passages, questions, bool(given.get("parallel")), same_language, most)
+
+
+def _check_parallel(
+    passages: Mapping[str, list[Path]], questions: Mapping[str, Questions], where: str, error: FileErrors
+) -> None:
+    # What the language bias asks for; better now than after the first arm.
+    docids = {language: set(read_passages(paths)) for language, paths in passages.items()}
+    (first, expected), *others = docids.items()
+    for language, found in others:
+        if odd := expected ^ found:
+            what = f"'{first}' and '{language}' differ in the passage {min(odd)!r}; the set is called parallel."
+            raise error(f"{where}.passages.{language}", what)
+    for language, asked in questions.items():
+        for qid, judged in asked.qrels.items():
+            relevant = {docid for docid, relevance in judged.items() if relevance > 0}
+            if qid not in asked.topics or not relevant or not relevant <= expected:
+                what = (
+                    "is no topic" if qid not in asked.topics else "has no relevant passage, or one that is not there"
+                )
+                raise error(f"{where}.qrels", f"question {qid!r} in '{language}' {what}; the set is called parallel.")
 
 
 def _questions(

@@ -169,6 +169,13 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
         (("evaluation", "own", "qrels"), "others.tsv", "evaluation.own.topics.sw: the set is empty"),
         (("evaluation", "own", "topics", "ar"), "topics.ar.tsv", "evaluation.own.passages: 'ar' is missing"),
         (("evaluation", "english", "english_topics"), {"sw": "short.tsv"}, "lacks 4 questions, such as 'q1'"),
+        (
+            ("evaluation", "parallel", "qrels"),
+            "more.tsv",
+            "evaluation.parallel.qrels: question 'q99' in 'en' is no topic",
+        ),
+        (("evaluation", "parallel", "qrels"), "none.tsv", "question 'q0' in 'en' has no relevant passage"),
+        (("evaluation", "parallel", "passages", "yo"), "fewer.jsonl", "'en' and 'yo' differ in the passage 'd0'"),
         (("evaluation", "arm"), {}, "evaluation.arm: the name 'arm' is taken"),
         (("checkpoint",), {"prefix": "x"}, "checkpoint.prefix: there is no such key"),
         (("teacher",), "./nowhere", "teacher: there is no folder"),
@@ -178,6 +185,9 @@ def test_what_is_wrong_is_named(data, keys, value, message):
     (data / "empty.tsv").write_text("")
     (data / "short.tsv").write_text("q0\twho\n")
     (data / "others.tsv").write_text("r0 0 d0 1\n")
+    (data / "none.tsv").write_text("q0 0 d0 0\n")
+    (data / "more.tsv").write_text((data / "qrels.tsv").read_text() + "q99 0 d0 1\n")
+    (data / "fewer.jsonl").write_text((data / "passages.yo.jsonl").read_text().partition("\n")[2])
     path = changed(data, *keys, value=value)
     with pytest.raises((ValueError, FileNotFoundError)) as error:
         load_study(path)
