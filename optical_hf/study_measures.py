@@ -10,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .evaluation import NDCG
-from .significance import bootstrap_difference, bootstrap_interval, holm, randomisation_test
+from .significance import bootstrap_interval, holm, randomisation_test
 from .study_results import (
     BIAS,
     CEILING,
@@ -21,14 +21,15 @@ from .study_results import (
     Array,
     Grid,
     Groups,
+    Pair,
     StudyResults,
     View,
     minus,
     relative,
 )
 
-# A share of a smaller gap or gain than this would be noise.
-SMALLEST_GAP = 0.01
+# Of a smaller gap to the ceiling, or gain over zero-shot, a share would be noise.
+SMALLEST_GAP, SMALLEST_GAIN = 0.01, 0.005
 PRIMARY = f"maxsim {NDCG}"
 LEVEL = 0.05  # of significance, after Holm's correction
 Row = dict[str, Any]
@@ -61,7 +62,7 @@ def study_measures(results: StudyResults, methods: Sequence[str], levers: dict[s
     against = [(name, ZERO_SHOT) for name in names] + [(methods[0], other) for other in methods[1:]]
     against += [(name, base) for name, base in levers.items()]
     report: dict[str, list[Row]] = {
-        "pairs": [row for name in names for row in measures.pairs(name)],
+        "pairs": [row for name in (ZERO_SHOT, CEILING) for row in measures.pairs(name, None)],
         "languages": [],
         "groups": [],
         "robustness": [],
@@ -70,18 +71,21 @@ def study_measures(results: StudyResults, methods: Sequence[str], levers: dict[s
         "bias": [],
         "levers": [],
     }
+    for name in names:
+        report["pairs"] += [row for rotation in results.grid(name).rotations for row in measures.pairs(name, rotation)]
     views = results.views()
+    tested = [view for view in views if view.passages in ("all", "english")]
     several = [results.overall()] if len(results.protocols) > 1 else []
     for view in tqdm([*views, *several], "Measuring", unit="view", delay=2):
         for status, name in product(STATUSES, (ZERO_SHOT, CEILING, *names) if methods else ()):
             grid = measures.grid(name, methods[0])
             rows = list(measures.scores(view, grid, status, name))
             report["groups"] += rows[:1]
-            report["languages"] += rows[1:] if view in views else []
+            report["languages"] += rows[1:] if view in tested else []
         report["robustness"] += [measures.robustness(view, name) for name in names]
         for status, pair in product(STATUSES, against):
             report["contrasts"] += measures.contrast(view, status, *pair)
-            report["tests"] += measures.tests(view, status, *pair) if view in views else []
+            report["tests"] += measures.tests(view, status, *pair) if view in tested else []
         report["levers"] += [row for name, base in levers.items() for row in measures.lever(view, name, base)]
     for name, status, method in product(results.protocols, STATUSES, (ZERO_SHOT, *names) if methods else ()):
         report["bias"] += measures.bias(name, measures.grid(method, methods[0]), status, method)
@@ -101,27 +105,30 @@ class _Measures:
         grid = self.results.grid(first)
         return Grid(grid.rotations, grid.seeds[:1])
 
-    def pairs(self, name: str) -> Iterator[Row]:
-        """Each language pair in each rotation, averaged over seeds, without intervals."""
-        for rotation, (key, queries) in product(self.results.grid(name).rotations, self.results.queries.items()):
-            (evaluation_set, pair), grid = key, Grid((rotation,), self.results.grid(name).seeds)
-            if pair[1] is None:
+    def pairs(self, name: str, rotation: str | None) -> Iterator[Row]:
+        """Each language pair in one rotation, averaged over seeds, without intervals."""
+        grid = Grid((rotation or "",), self.results.grid(name).seeds if rotation else (0,))
+        for (evaluation_set, pair), queries in self.results.queries.items():
+            row: Row = {"set": evaluation_set, "method": name, "rotation": rotation, "query_language": pair[0]}
+            row |= {"document_language": pair[1], "queries": queries}
+            for scorer, measure in product(SCORERS, MEASURES):
+                row[f"{scorer} {measure}"] = self._pair(name, scorer, measure, evaluation_set, pair, grid)
+            if pair[1] is None or row[PRIMARY] is None:
                 continue
-            row: Row = {"set": evaluation_set, "query_language": pair[0], "document_language": pair[1]}
-            row |= {"status": self.results.status(pair[0], rotation), "rotation": rotation, "method": name}
-            row["queries"] = queries
-            for column, method in (("score", name), ("zero_shot", ZERO_SHOT), ("ceiling", CEILING)):
-                row[column] = {}
-                for scorer, measure in product(SCORERS, MEASURES):
-                    value = self.results.scores(method, scorer, measure)
-                    found = [value(evaluation_set, pair, rotation, seed) for seed in grid.seeds]
-                    means = [float(one.mean()) for one in found if one is not None]
-                    row[column][f"{scorer} {measure}"] = sum(means) / len(means) if means else None
-            if row["score"][PRIMARY] is not None:
-                own, start, ceiling = (row[column][PRIMARY] for column in ("score", "zero_shot", "ceiling"))
-                row["gain"] = None if start is None else own - start
-                row["closed"] = None if None in (start, ceiling) else _share(own - start, ceiling - start)
-                yield row
+            if rotation:
+                start, ceiling = (
+                    self._pair(method, "maxsim", NDCG, evaluation_set, pair, grid) for method in (ZERO_SHOT, CEILING)
+                )
+                gain = _minus(row[PRIMARY], start)
+                row |= {"status": self.results.status(pair[0], rotation), "gain": gain}
+                row["closed"] = _share(gain, _minus(ceiling, start))
+            yield row
+
+    def _pair(self, name: str, scorer: str, measure: str, evaluation_set: str, pair: Pair, grid: Grid) -> float | None:
+        value = self.results.scores(name, scorer, measure)
+        found = [value(evaluation_set, pair, grid.rotations[0], seed) for seed in grid.seeds]
+        means = [float(one.mean()) for one in found if one is not None]
+        return sum(means) / len(means) if means else None
 
     def scores(self, view: View, grid: Grid, status: str, name: str) -> Iterator[Row]:
         """Scores, gains and the gap closed: of the languages of a status together, then of each."""
@@ -143,7 +150,8 @@ class _Measures:
             row["sets"] = list(dict.fromkeys(name for name, _ in kept))
             row["languages"] = list(dict.fromkeys(language for _, language in kept))
             for title, groups in found.items():
-                row[title] = estimate({key: groups[key] for key in kept if key in groups})
+                chosen = {key: groups[key] for key in kept if key in groups}
+                row[title] = estimate(chosen, self.results) if NDCG in title else {"value": _mean(chosen)}
             gap = {key: (start_groups[key], ceiling[key]) for key in kept if key in start_groups and key in ceiling}
             start_mean = _mean({key: one for key, (one, _) in gap.items()})
             row["closed"] = _share(
@@ -164,19 +172,23 @@ class _Measures:
         }
         for title, value in values.items():
             seen, unseen = (self.results.groups(view, grid, status, value) for status in ("seen", "unseen"))
-            row[title] = _difference(unseen, seen)
+            row[title] = _difference(unseen, seen, self.results)
             if title == "raw":
                 both = {key: unseen[key] - seen[key] for key in unseen if key in seen}
-                row["rotated"] = estimate(both) | {"languages": list(dict.fromkeys(language for _, language in both))}
+                row["rotated"] = estimate(both, self.results) | {
+                    "languages": list(dict.fromkeys(language for _, language in both))
+                }
             if title == "gain":
-                row["retention"] = _share(_mean(unseen), _mean(seen))
+                row["retention"] = _share(_mean(unseen), _mean(seen), SMALLEST_GAIN)
         return row
 
     def contrast(self, view: View, status: str, name: str, other: str) -> Iterator[Row]:
         """The paired difference of two methods over languages."""
         groups = self._differences(view, status, name, other)
         if groups:
-            yield {"view": view.name, "status": status, "method": name, "against": other} | estimate(groups)
+            yield {"view": view.name, "status": status, "method": name, "against": other} | estimate(
+                groups, self.results
+            )
 
     def tests(self, view: View, status: str, name: str, other: str) -> Iterator[Row]:
         """The paired randomisation tests of two methods, by language."""
@@ -206,7 +218,7 @@ class _Measures:
         row: Row = {"set": evaluation_set, "status": status, "method": name}
         for scorer in SCORERS:
             groups = self.results.groups(view, grid, status, self.results.scores(name, scorer, BIAS))
-            row[scorer] = estimate(groups)
+            row[scorer] = estimate(groups, self.results)
             row["languages"] = [language for _, language in groups]
         if row["languages"]:
             yield row
@@ -215,18 +227,18 @@ class _Measures:
         """A lever beside its base: the seen gain kept, and what the unseen and English gained or lost by it."""
         grid, start = self.results.grid(name, base), self.results.scores(ZERO_SHOT)
         own, other = self.results.scores(name), self.results.scores(base)
-        row: Row = {"view": view.name, "lever": name, "base": base}
+        row: Row = {"view": view.name, "lever": name, "base": base, "sets": []}
         row |= {"rotations": list(grid.rotations), "seeds": list(grid.seeds)}
         for status in STATUSES:
             change = self.results.groups(view, grid, status, minus(own, other))
             if not change:
                 continue
-            row["sets"] = list(dict.fromkeys(name for name, _ in change))
-            row[status] = {"change": estimate(change)}
+            row["sets"] = list(dict.fromkeys([*row["sets"], *(name for name, _ in change)]))
+            row[status] = {"change": estimate(change, self.results)}
             for title, value in (("base_gain", other), ("gain", own)):
                 groups = self.results.groups(view, grid, status, minus(value, start))
-                row[status][title] = estimate({key: groups[key] for key in change if key in groups})
-        if "seen" in row and (gain := row["seen"]["base_gain"]["value"]) is not None and gain >= SMALLEST_GAP:
+                row[status][title] = estimate({key: groups[key] for key in change if key in groups}, self.results)
+        if "seen" in row and (gain := row["seen"]["base_gain"]["value"]) is not None and gain >= SMALLEST_GAIN:
             # The base's gain is taken as it is; only the change has an interval.
             change = row["seen"]["change"]
             row["kept"] = {
@@ -237,29 +249,47 @@ class _Measures:
             yield row
 
 
-def estimate(groups: Groups) -> Row:
+def estimate(groups: Groups, results: StudyResults) -> Row:
     """Mean and bootstrap interval, both `None` if there are no groups."""
-    return {"value": _mean(groups), "interval": list(bootstrap_interval(_scaled(groups))) if groups else None}
+    return {"value": _mean(groups), "interval": _interval(_units(groups, results))}
 
 
-def _difference(first: Groups, second: Groups) -> Row:
-    interval = list(bootstrap_difference(_scaled(first), _scaled(second))) if first and second else None
-    return {"value": _minus(_mean(first), _mean(second)), "interval": interval}
+def _difference(first: Groups, second: Groups, results: StudyResults) -> Row:
+    """The difference of two means. What is measured on the same queries on both sides is subtracted query by query."""
+    if not first or not second:
+        return {"value": None, "interval": None}
+    units = _units(first, results)
+    for key, array in _units(second, results).items():
+        units[key] = units.get(key, 0.0) - array
+    return {"value": _minus(_mean(first), _mean(second)), "interval": _interval(units)}
 
 
-def _scaled(groups: Groups) -> list[Array]:
-    """The groups, scaled so that their plain mean is the mean over evaluation sets."""
-    sets = [name for name, _ in groups]
-    return [array * (len(sets) / (len(set(sets)) * sets.count(name))) for (name, _), array in groups.items()]
+def _units(groups: Groups, results: StudyResults) -> dict[tuple[str, str], Array]:
+    """What sums to the mean, by what may be drawn apart: languages, but not those whose queries are translations."""
+    units: dict[tuple[str, str], Array] = {}
+    for (name, language), array in groups.items():
+        key = (name, "" if name in results.translated else language)
+        units[key] = units.get(key, 0.0) + array * _weight(groups, name)
+    return units
+
+
+def _interval(units: dict[tuple[str, str], Array]) -> list[float] | None:
+    return list(bootstrap_interval([array * len(units) for array in units.values()])) if units else None
+
+
+def _weight(groups: Groups, name: str) -> float:
+    sets = [one for one, _ in groups]
+    return 1 / (len(set(sets)) * sets.count(name))
 
 
 def _mean(groups: Groups) -> float | None:
-    return sum(float(array.mean()) for array in _scaled(groups)) / len(groups) if groups else None
+    """The mean over evaluation sets of the mean over their languages."""
+    return sum(_weight(groups, name) * float(array.mean()) for (name, _), array in groups.items()) if groups else None
 
 
 def _minus(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else first - second
 
 
-def _share(part: float | None, whole: float | None) -> float | None:
-    return None if part is None or whole is None or whole < SMALLEST_GAP else part / whole
+def _share(part: float | None, whole: float | None, smallest: float = SMALLEST_GAP) -> float | None:
+    return None if part is None or whole is None or whole < smallest else part / whole

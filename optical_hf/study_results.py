@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -20,6 +20,7 @@ MEASURES = (NDCG, RECALL)
 SCORERS = ("maxsim", "pooled")
 BIAS = "language_bias"
 ZERO_SHOT, CEILING = "zero_shot", "ceiling"
+OVERALL = "all sets"
 STATUSES = ("seen", "unseen", "english")
 
 Array = NDArray[np.float64]
@@ -60,8 +61,8 @@ class View:
     Args:
         name (`str`): what tables call it.
         sets (`tuple[str, ...]`): evaluation sets; they weigh the same.
-        passages (`str`): those in `"all"` languages, in `"english"`, in the query's `"own"`, in `"other"` ones, neither
-            own nor English, or `"together"`: all languages in one list.
+        passages (`str`): those in `"all"` languages, in `"english"`, in the query's `"own"`, in `"other"` ones
+            (neither own nor English), or `"together"`: all languages in one list.
     """
 
     name: str
@@ -86,13 +87,16 @@ class StudyResults:
     Args:
         arms (`dict`): by rotation, method and seed.
         order (`Sequence[str]`): rotations in the order of reports.
-        protocols, queries (`dict`): by evaluation set, and the number of queries by pair.
+        protocols (`dict`): by evaluation set.
+        queries (`dict`): the number of queries by evaluation set and pair.
+        translated (`set`): the evaluation sets whose languages ask the same queries, translated.
     """
 
     arms: dict[tuple[str | None, str, int | None], Arm]
     order: Sequence[str]
     protocols: dict[str, str] = field(default_factory=dict)
     queries: dict[tuple[str, Pair], int] = field(default_factory=dict)
+    translated: set[str] = field(default_factory=set)
 
     def scores(self, method: str, scorer: str = "maxsim", measure: str = NDCG) -> Value:
         """The scores of a method; those of zero-shot and ceiling are the same in every rotation and seed."""
@@ -139,7 +143,7 @@ class StudyResults:
 
     def overall(self) -> View:
         """All evaluation sets, as one view."""
-        return View("all sets", tuple(self.protocols))
+        return View(OVERALL, tuple(self.protocols))
 
     def is_parallel(self, name: str) -> bool:
         """Whether queries of a language are searched over passages of several languages."""
@@ -188,47 +192,47 @@ def relative(first: Value, reference: Value) -> Value:
     return value
 
 
-def read_results(folder: str | os.PathLike[str], rotations: Sequence[str], sets: Sequence[str]) -> StudyResults:
-    """Read the complete arms of a study; those without an `arm.json` are left out.
+def read_results(
+    folder: str | os.PathLike[str], arms: Iterable[str], rotations: Sequence[str], sets: Sequence[str]
+) -> StudyResults:
+    """Read the arms of a study that are complete: that have an `arm.json`.
 
     Args:
         folder (`str` or `Path`): the study's `--output_dir`.
-        rotations, sets (`Sequence[str]`): names in the order of reports.
+        arms, rotations, sets (`Sequence[str]`): their names, in the order of reports; what is in none is not read.
 
     Raises:
         ValueError: if a file is broken, a score is not a number, or arms were measured on different queries.
-
-    Example:
-        >>> read_results("study", ["first", "second"], ["afriqa"]).grid("ot")  # doctest: +SKIP
-        Grid(rotations=('first', 'second'), seeds=(1, 2))
     """
     results = StudyResults({}, rotations)
     qids: dict[tuple[str, Pair], tuple[list[str], Path]] = {}
-    paths = [path for path in sorted(Path(folder, "arms").glob("*/arm.json"))]
-    # The ceiling asks other questions; zero-shot is read first, for its order of languages.
-    for path in sorted(paths, key=lambda path: (path.parent.name != ZERO_SHOT, path)):
+    for path in (Path(folder, "arms", name, "arm.json") for name in arms):
+        if not path.exists():
+            continue
         record = _read_json(path)
-        for part in ("rotation", "method", "seed", "seen", "sets"):
+        for part in ("arm", "rotation", "method", "seed", "seen", "sets"):
             if part not in record:
                 raise ValueError(f"{path} has no {part!r}: remove the arm's folder and run it again.")
         arm = Arm(record, {})
-        for name in record["sets"]:
+        for name in [name for name in record["sets"] if name in sets]:
             source = path.with_name(f"{name}.json")
             content = _read_json(source)
-            if name not in sets:
-                continue
             results.protocols.setdefault(name, content.get("protocol") or "")
             for pair, scores, ids in _read_pairs(source, content):
-                known, first = qids.setdefault((name, pair), (ids, source)) if arm.key[1] != CEILING else (ids, source)
+                known, first = qids.setdefault((name, pair), (ids, source))
                 if known != ids:
                     raise ValueError(
-                        f"{source} and {first} were measured on different queries of {_pair_name(pair)}: remove one "
-                        "of the two arms' folders and run it again."
+                        f"{source} and {first} were measured on different queries ({_pair_name(pair)}): remove the "
+                        "folder of one of the two arms and run it again."
                     )
-                results.queries.setdefault((name, pair), len(ids))
+                results.queries[name, pair] = len(ids)
                 arm.scores.update({(name, pair, *keys): values for keys, values in scores.items()})
         results.arms[arm.key] = arm
     results.protocols = {name: results.protocols[name] for name in sets if name in results.protocols}
+    for name in results.protocols:
+        asked = {tuple(ids) for (found, pair), (ids, _) in qids.items() if found == name and pair[1] is not None}
+        if results.is_parallel(name) and len(asked) == 1:
+            results.translated.add(name)
     return results
 
 
