@@ -269,7 +269,8 @@ def test_bitext_size_only_compares_what_differs_in_nothing_else(results, measure
     assert drawing.training(["mse"]) is None
 
 
-def test_incomplete_study(study, tmp_path):
+def test_incomplete_study(study, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     (tmp_path / "arms/second-ot-2/arm.json").unlink()
     shutil.rmtree(tmp_path / "arms/ceiling")
     write_report(study, tmp_path)
