@@ -67,11 +67,18 @@ def pushed_files(folder: str | os.PathLike[str]) -> list[str]:
         raise FileNotFoundError(f"{folder} has no {', '.join(missing)}; weights of other formats are not pushed.")
     if not files & {"tokenizer_config.json", *_VOCABULARY}:
         raise FileNotFoundError(f"{folder} has no tokenizer: set `model.tokenizer` and save the student again.")
-    code = json.loads((root / "config.json").read_text(encoding="utf-8")).get("auto_map", {}).values()
-    for module in {root / f"{name.split('.')[0]}.py" for name in code if "--" not in name}:
-        for path in (module, *map(Path, get_relative_import_files(module))):
-            files.add(path.relative_to(root).as_posix())
-    return sorted({*files, *card_files(root)})
+    return sorted({*files, *_code_files(root), *card_files(root)})
+
+
+def _code_files(root: Path) -> Iterator[str]:
+    for name in ("config.json", "tokenizer_config.json"):
+        content = (root / name).read_text(encoding="utf-8") if (root / name).is_file() else "{}"
+        for value in json.loads(content).get("auto_map", {}).values():
+            for one in value if isinstance(value, list) else [value]:
+                if one and "--" not in one:  # else the code lies in another repository
+                    module = root / f"{one.split('.')[0]}.py"
+                    for path in (module, *map(Path, get_relative_import_files(module))):
+                        yield path.relative_to(root).as_posix()
 
 
 def check_private(folder: str | os.PathLike[str], files: list[str], token: str | None = None) -> None:
@@ -110,7 +117,7 @@ def check_private(folder: str | os.PathLike[str], files: list[str], token: str |
 
 
 def _is_of_this_machine(path: str) -> bool:
-    homes = [str(Path.home()), os.getcwd(), tempfile.gettempdir()]
+    homes = [os.path.expanduser("~"), os.getcwd(), tempfile.gettempdir()]
     below = any(path == home or path.startswith(home + os.sep) for home in homes if len(home) > 1)
     return below or (len(Path(path).parts) > 2 and os.path.exists(path))
 

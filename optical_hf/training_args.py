@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from .processing_optical import ROLES
 from .transport import SOLVERS
@@ -118,8 +119,8 @@ class OpticalTrainingArguments(TrainingArguments):
             raise ValueError(f"Unknown solver {self.solver!r}: choose one of {', '.join(SOLVERS)}.")
         if self.hub_strategy not in ("every_save", "end"):
             raise ValueError(
-                f"`hub_strategy` is {str(self.hub_strategy)!r}, which pushes optimizer states and paths of this "
-                "machine; choose 'every_save' or 'end'."
+                f"`hub_strategy` is {HubStrategy(self.hub_strategy).value!r}, which pushes optimizer states and paths "
+                "of this machine; choose 'every_save' or 'end'."
             )
         for name in ("mark_dropout", "dropout", "partial_mass"):
             if not 0 <= getattr(self, name) <= 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 import secrets
@@ -78,7 +79,10 @@ class Repository:
 
 @dataclass
 class Fault:
-    """Answer with a status, or drop the connection, from the n-th request that matches on, so many times."""
+    """Fail from the n-th request that matches on, so many times.
+
+    The answer is a status, "drop" for a connection that breaks, or "lose" for one that does once all was done.
+    """
 
     request: str
     answer: int | str
@@ -104,7 +108,7 @@ class HubServer(ThreadingHTTPServer):
         self.lock = threading.RLock()
 
     def fail(self, request: str, answer: int | str, nth: int = 1, times: float = 1) -> None:
-        """Fail requests such as "PUT /lfs/*" with a status or "drop"; `times=math.inf` for always."""
+        """Fail requests such as "PUT /lfs/*" with an answer of [`Fault`]; `times=math.inf` for always."""
         self.faults.append(Fault(request, answer, nth, times))
 
     def count(self, request: str) -> int:
@@ -142,12 +146,16 @@ class Handler(BaseHTTPRequestHandler):
                 if fnmatch(request, fault.request):
                     fault.seen += 1
                     if fault.nth <= fault.seen < fault.nth + fault.times:
-                        return self.break_off(fault.answer)
+                        if fault.answer != "lose":
+                            return self.break_off(fault.answer)
+                        self.wfile = io.BytesIO()
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.server.lock:
             self.server.requests.append(request)
             self.server.bodies.append(self.body)
             self.route(path)
+        if isinstance(self.wfile, io.BytesIO):
+            self.break_off("drop")
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_one
 
