@@ -17,6 +17,7 @@ import pytest
 import torch
 from datasets import Dataset
 from hub_server import READ_TOKEN, WRITE_TOKEN, HubServer
+from huggingface_hub import HfApi, HfFileSystem
 
 from optical_hf import (
     OpticalDistillationTrainer,
@@ -231,6 +232,19 @@ predictions = [{"query_id": "1", "docids": ["a", "b"], "scores": [2.0, 1.0]}]
 print(metric.compute(predictions=predictions, references=[{"query_id": "1", "docids": ["b"], "relevances": [1]}]))
 """
     assert "0.6309" in in_fresh_process(BLOCK + code, home=tmp_path / "home", options=("-I",))  # 1 / log2(3)
+
+
+def test_the_hub_of_these_tests_serves_datasets_by_pattern_and_range(hub):
+    api = HfApi()
+    api.create_repo("writer/bitext", repo_type="dataset")
+    for name in ("a.tsv", "deep/b.tsv", "deep/c.txt"):
+        api.upload_file(
+            path_or_fileobj=name.encode() * 9, path_in_repo=name, repo_id="writer/bitext", repo_type="dataset"
+        )
+    files = HfFileSystem(endpoint=hub.url, token=WRITE_TOKEN, skip_instance_cache=True)
+    top = "datasets/writer/bitext"
+    assert files.glob(f"{top}/**/*.tsv") == [f"{top}/a.tsv", f"{top}/deep/b.tsv"]
+    assert files.cat_file(f"{top}/deep/b.tsv", start=10, end=20) == b"deep/b.tsv"
 
 
 # From models and trainers
