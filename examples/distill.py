@@ -14,7 +14,8 @@ Your own languages, evaluated on your own questions:
         --english_topics yo=topics.yo.english.tsv sw=topics.sw.english.tsv --qrels yo=qrels.yo.tsv sw=qrels.sw.tsv
 
 Every argument may come from `--config file.yaml` instead, where `bitext`, `topics` and the like are mappings. The
-student, its tokenizer and `results.json` lie in `--output_dir`, checkpoints below it.
+student, its tokenizer and `results.json` lie in `--output_dir`, checkpoints below it. `--push_to_hub true` pushes the
+student after every save and with its results at the end, to `--hub_model_id`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from optical_hf import (
 )
 from optical_hf.bitext import parse_bitext_arguments
 from optical_hf.bitext_sampling import balance_languages
+from optical_hf.hub import push_output
 from optical_hf.json_files import write_json
 from optical_hf.launching import check_world_size, check_writable
 from optical_hf.quickstart import quickstart_arguments, quickstart_model
@@ -190,7 +192,7 @@ def main(arguments: Sequence[str]) -> None:
         if one.english is not None:
             languages[one.language]["english"] = trainer.evaluate_retrieval(one.english, teacher)
     output = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # not pushed yet: card and results are to come
     metrics = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
     for one in questions:
         found = {name: metrics.get(f"{one.language}_{name}") for name in languages[one.language]["zero_shot"]}
@@ -223,6 +225,9 @@ def main(arguments: Sequence[str]) -> None:
         f"    student = AutoModel.from_pretrained({args.output_dir!r})\n"
         '    vectors = student.encode(["..."], role="query")'
     )
+    if args.push_to_hub:
+        push_output(trainer, "End of training")
+        print(f"It is on the Hub as {trainer.hub_model_id}.")
 
 
 RECIPE = (

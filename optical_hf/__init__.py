@@ -5,6 +5,7 @@ from transformers import AutoConfig, AutoModel
 from .bitext import Bitext, load_bitext
 from .bitext_sampling import balance_languages, hold_out
 from .configuration_optical import OpticalConfig
+from .hub import PushError, push_metric_space, push_student
 from .losses import GreedyLoss, OTLoss, mse_loss
 from .metrics import register_metric
 from .miracl import load_miracl
@@ -35,6 +36,7 @@ __all__ = [
     "OpticalTeacher",
     "OpticalTrainingArguments",
     "PassageIndex",
+    "PushError",
     "RetrievalSet",
     "balance_languages",
     "build_index",
@@ -43,5 +45,7 @@ __all__ = [
     "load_miracl",
     "maxsim",
     "mse_loss",
+    "push_metric_space",
+    "push_student",
     "search",
 ]

@@ -103,6 +103,12 @@ class OpticalConfig(PreTrainedConfig):
         self.document_skiplist = list(document_skiplist or [])
         super().__init__(**kwargs)
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what is saved: not where the encoder came from, which is often a path of this machine."""
+        saved = super().to_diff_dict()
+        saved["text_config"].pop("_name_or_path", None)
+        return saved
+
     @property
     def hidden_size(self) -> int:
         """`int`: size of the encoder's states (DeepSpeed asks for it)."""

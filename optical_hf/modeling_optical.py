@@ -250,6 +250,18 @@ class OpticalModel(PreTrainedModel):
             hub = {name: kwargs[name] for name in names if name in kwargs} if kwargs.get("push_to_hub") else {}
             self._tokenizer.save_pretrained(save_directory, **hub)
 
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Push model, tokenizer and code to the Hub in one commit, as `optical_hf.hub.push_model` does.
+
+        Where that package is not installed, [`~PreTrainedModel.push_to_hub`] does it.
+        """
+        try:
+            from optical_hf.hub import push_model
+        except ImportError:
+            parent: Any = super()
+            return parent.push_to_hub(repo_id, **kwargs)
+        return push_model(self, repo_id, **kwargs)
+
     @classmethod
     def from_checkpoint(
         cls, name_or_path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, **overrides: Any

@@ -22,6 +22,7 @@ from .collator import DistillationCollator
 from .epoch_sampler import EpochSampler
 from .evaluation import encode_passages, evaluate_queries, translation_accuracy
 from .freezing import freeze, set_dropout
+from .hub import open_repository, push_checkpoint, push_output
 from .launching import check_writable
 from .losses import GreedyLoss, Loss, OTLoss, mse_loss
 from .modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
@@ -79,6 +80,8 @@ class OpticalDistillationTrainer(Trainer):
 
     args: OpticalTrainingArguments
     model: OpticalModel
+    hub_model_id: Any
+    push_in_progress: Any
     data_collator: DistillationCollator
     train_dataset: Dataset | IterableDataset | None
 
@@ -310,6 +313,34 @@ class OpticalDistillationTrainer(Trainer):
         super()._save(output_dir, state_dict)
         # A pickle that holds paths and names of this machine, which nothing reads back.
         (Path(output_dir or self.args.output_dir or "") / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository on the Hub if it is not there."""
+        if self.is_world_process_zero():
+            self.hub_model_id, self.push_in_progress = open_repository(self, token, private), None
+
+    def push_to_hub(  # type: ignore[override]  # no options for a card drafted by the Trainer
+        self, commit_message: str = "End of training", **options: Any
+    ) -> Any:
+        """Save the student, and push it with the card and the results that lie beside it.
+
+        Args:
+            commit_message (`str`, *optional*, defaults to `"End of training"`):
+                The message of the commit.
+            options:
+                `blocking=False` returns a `Future`; `token`, `revision` and `private` replace those of the arguments.
+
+        Raises:
+            PushError, ValueError, FileNotFoundError: as [`push_student`].
+        """
+        if self.hub_model_id is None:
+            self.init_hf_repo(options.get("token"), options.get("private"))
+        self.save_model(_internal_call=True)
+        return push_output(self, commit_message, **options) if self.is_world_process_zero() else None
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.is_world_process_zero() and self.args.hub_strategy != "end":
+            push_checkpoint(self, checkpoint_folder)
 
 
 def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[str]:

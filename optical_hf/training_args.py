@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from .processing_optical import ROLES
 from .transport import SOLVERS
@@ -127,6 +128,11 @@ class OpticalTrainingArguments(TrainingArguments):
             raise ValueError(f"`roles` is {self.roles}; it has to name 'query', 'document' or both.")
         if self.solver not in SOLVERS:
             raise ValueError(f"Unknown solver {self.solver!r}: choose one of {', '.join(SOLVERS)}.")
+        if self.hub_strategy not in ("every_save", "end"):
+            raise ValueError(
+                f"`hub_strategy` is {HubStrategy(self.hub_strategy).value!r}, which pushes optimizer states and paths "
+                "of this machine; choose 'every_save' or 'end'."
+            )
         for name in ("mark_dropout", "dropout", "partial_mass"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it has to lie between 0 and 1.")

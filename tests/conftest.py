@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import hub  # noqa: F401
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
