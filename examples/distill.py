@@ -212,6 +212,8 @@ def main(arguments: Sequence[str]) -> None:
         languages[one.language]["student"] = found if one.seen else trainer.evaluate_retrieval(one.own)
     if args.process_index != 0:
         return
+    on_gpu = args.device.type == "cuda"
+    hardware = torch.cuda.get_device_name(args.device) if on_gpu else f"{args.device.type}, {platform.machine()}"
     results = {
         **origins,
         "loss": script.loss,
@@ -232,7 +234,7 @@ def main(arguments: Sequence[str]) -> None:
         "training_seconds": output.metrics["train_runtime"],
         "total_seconds": time.time() - started,
         "processes": args.world_size,
-        "machine": f"{args.device.type}, {platform.machine()}, {torch.get_num_threads()} threads a process",
+        "machine": f"{hardware}, threads a process: {torch.get_num_threads()}",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "arguments": {name: getattr(args, name) for name in RECIPE},
     }

@@ -32,7 +32,7 @@ _LOSSES = {
     "translation, by the student",
     "greedy": "greedy alignment (`greedy`): each token of the translation, by the student, goes to the nearest of the "
     "English sentence, by the teacher",
-    "mse": "the squared distance (`mse`) of the one vector of an English sentence, by the teacher, from that of its "
+    "mse": "the squared distance (`mse`) of the single vector of an English sentence, by the teacher, to that of its "
     "translation, by the student",
 }
 
@@ -137,10 +137,10 @@ def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | Non
         collection=results.get("collection") or "questions of the run",
         held_out=[(language, held_out[language]) for language in bitext if language in held_out],
         facts=_facts(results),
-        teacher_text=f"`{teacher}`" + (f" (`{teacher_repo}`)" if teacher_repo != teacher else ""),
+        teacher_text=f"`{teacher}`" + (f" (made from `{teacher_repo}`)" if teacher_repo != teacher else ""),
         teacher_repo=teacher_repo and _literal(teacher_repo),
-        teacher_options="".join(f", {key}={_literal(value)}" for key, value in settings.items()),
-        teacher_comment=f"  # the run had it as {teacher}" if teacher_repo != teacher else "",
+        teacher_options="".join(f",\n    {key}={_literal(value)}" for key, value in settings.items()),
+        teacher_comment=f"The run had it as {teacher}, made from this." if teacher_repo != teacher else "",
         query_only=arguments.get("roles") == ["query"],
         chosen_by=best if best and NDCG in best else None,
         license=license or results.get("license"),
@@ -185,20 +185,21 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         own = tuple(one for one in _TRANSPORT if one not in hidden) if name == "ot" else ()
         text = _LOSSES.get(name, f"`{name}`")
         if name in ("ot", "greedy"):
-            text += f". {_settings(arguments, (*own, 'centre'))}"
+            text += f"; {_settings(arguments, (*own, 'centre'))}"
             text += (
-                ". Added to it: the squared distance of the two sentences' one vectors, and the divergences of the "
-                f"student's scores from the teacher's over English sentences. {_settings(arguments, _SENTENCES)}"
+                ". Added to it: the squared distance of the single vectors of the two, and the divergences of the "
+                "student's scores from the teacher's over English sentences of the bitext; "
+                + _settings(arguments, _SENTENCES)
             )
         facts.append(("Loss", text))
-    rest = tuple(one for one in arguments if one not in (*_TRANSPORT, *_SENTENCES, "centre"))
+    said = (*_TRANSPORT, *_SENTENCES, "centre", "per_device_train_batch_size", "gradient_accumulation_steps")
+    rest = tuple(one for one, value in arguments.items() if one not in said and value is not False)
     if "steps" in results:
         pairs = arguments.get("per_device_train_batch_size", 0) * arguments.get("gradient_accumulation_steps", 1)
         of = f" of {pairs * results.get('processes', 1)} pairs" if pairs else ""
-        facts.append(("Steps", f"{results['steps']}{of}, seed {results.get('seed')}. {_settings(arguments, rest)}"))
+        facts.append(("Steps", f"{results['steps']}{of}, seed {results.get('seed')}; {_settings(arguments, rest)}"))
     if "machine" in results:
-        many = results.get("processes", 1)
-        text = f"{results['machine']}, {many} process{'es' if many > 1 else ''}"
+        text = f"{results['machine']}, processes: {results.get('processes', 1)}"
         for key, what in (("training_seconds", "of training"), ("total_seconds", "with evaluation")):
             if key in results:
                 text += f", {results[key] / 60:.1f} minutes {what}"

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard
@@ -40,7 +41,7 @@ def checkpoint_origin(name_or_path: str | os.PathLike[str]) -> dict[str, str | N
     except (ValueError, yaml.YAMLError) as error:
         logger.warning("The card of %s cannot be read, so its licence is not known: %s", name_or_path, error)
         card = {}
-    base = card.get("base_model")
+    base: Any = card.get("base_model")
     return {
         "name": folder.resolve().name if local else str(name_or_path),
         "base_model": (base[0] if isinstance(base, list) and base else base) if local else str(name_or_path),
