@@ -117,6 +117,11 @@ def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | Non
     # The teacher as others can have it: on the Hub, or what it was made from if the student started from the same.
     same = teacher is not None and teacher == results.get("student")
     teacher_repo = results.get("base_model") if same and results.get("base_model") else teacher
+    comment = ""
+    if teacher_repo != teacher:
+        comment = f"The run had it as {teacher}, made from this."
+    elif teacher and "/" not in teacher and teacher != results.get("base_model"):
+        comment = f"{teacher} was a local folder in the run."
     settings = results.get("teacher_config") or {}
     best = arguments.get("metric_for_best_model") if arguments.get("load_best_model_at_end") else None
     held_out = {key.rpartition("_")[2]: value for key, value in (results.get("held_out") or {}).items()}
@@ -140,7 +145,7 @@ def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | Non
         teacher_text=f"`{teacher}`" + (f" (made from `{teacher_repo}`)" if teacher_repo != teacher else ""),
         teacher_repo=teacher_repo and _literal(teacher_repo),
         teacher_options="".join(f",\n    {key}={_literal(value)}" for key, value in settings.items()),
-        teacher_comment=f"The run had it as {teacher}, made from this." if teacher_repo != teacher else "",
+        teacher_comment=comment,
         query_only=arguments.get("roles") == ["query"],
         chosen_by=best if best and NDCG in best else None,
         license=license or results.get("license"),
@@ -188,7 +193,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
             text += f"; {_settings(arguments, (*own, 'centre'))}"
             text += (
                 ". Added to it: the squared distance of the single vectors of the two, and the divergences of the "
-                "student's scores from the teacher's over English sentences of the bitext; "
+                "student's scores from the teacher's over at most `bank_size` English sentences of the bitext; "
                 + _settings(arguments, _SENTENCES)
             )
         facts.append(("Loss", text))

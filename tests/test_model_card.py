@@ -227,6 +227,7 @@ def test_the_code_of_the_card_runs(student, tiny_encoder, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     text = write_card(student).read_text()
     assert '"someone/tiny-e5",\n    query_prefix="query : ",\n    document_prefix="",\n    query_length=64,' in text
+    assert "# The run had it as tiny-e5, made from this.\n" in text
     alone, with_package = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     found: dict[str, Any] = {}
     exec(alone, found)
@@ -262,6 +263,14 @@ def test_without_results(student):
     text = write_card(student).read_text()
     assert "What it was trained on is not recorded here" in text and "Not stated by the author" in text
     assert "AutoModel.from_pretrained" in text and "None" not in text and "teacher" not in text
+
+
+def test_teacher_that_is_not_what_it_started_from(student):
+    text = change(student, teacher="my-colbert")
+    assert "# my-colbert was a local folder in the run.\n" in text and '    "my-colbert",\n' in text
+    assert "**Started from**: `tiny-e5`" in text and "# The run had it as" not in text
+    text = change(student, teacher="someone/colbert")
+    assert '    "someone/colbert",\n' in text and "# " not in text.split("import optical_hf")[1].split(")\n")[0]
 
 
 def test_other_losses_bf16_and_a_chosen_checkpoint(student):
