@@ -110,7 +110,7 @@ def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | Non
         tags=[*TAGS, *(["sentence-transformers"] if modules else [])],
         base_model=results.get("base_model"),
         datasets=sorted({one.partition(":")[0] for one in sources if "/" in one}) or None,
-        model_name=name.rpartition("/")[2],
+        model_name=name.rpartition("/")[2] if evaluated else None,
         eval_results=_eval_results(results, repo_id) or None,
     )
     teacher = results.get("teacher")

@@ -263,6 +263,7 @@ def test_without_results(student):
     text = write_card(student).read_text()
     assert "What it was trained on is not recorded here" in text and "Not stated by the author" in text
     assert "AutoModel.from_pretrained" in text and "None" not in text and "teacher" not in text
+    assert "No measurement is recorded here." in text and "model_name" not in text
 
 
 def test_teacher_that_is_not_what_it_started_from(student):
