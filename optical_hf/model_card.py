@@ -84,6 +84,26 @@ def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, li
     return folder / "README.md"
 
 
+def name_card(folder: str | os.PathLike[str], repo_id: str) -> None:
+    """Write the card anew with the student's name on the Hub in it, unless somebody has edited it by hand.
+
+    Args:
+        folder (`str` or `Path`): the folder of a saved student.
+        repo_id (`str`): its name on the Hub.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`write_card`].
+    """
+    folder = Path(folder).resolve()
+    card = folder / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        name = re.search(r'AutoModel\.from_pretrained\("([^"]+)"', text)
+        if name is None or text != str(_render(folder, _read_results(folder / "results.json"), name[1], None, None)):
+            return
+    write_card(folder, repo_id=repo_id)
+
+
 def _read_results(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}

@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from optical_hf import OpticalTeacher, maxsim
-from optical_hf.model_card import write_card
+from optical_hf.model_card import name_card, write_card
 from optical_hf.provenance import checkpoint_origin, source_names
 
 ROOT = Path(__file__).parent.parent
@@ -238,6 +238,20 @@ def test_the_code_of_the_card_runs(student, tiny_encoder, monkeypatch):
     teacher = OpticalTeacher.from_checkpoint(tiny_encoder, query_prefix="query : ")
     passages = teacher.encode(["a passage", "another passage"], role="document")
     assert found["scores"].tolist() == maxsim(found["queries"], passages).tolist()
+
+
+def test_name_on_the_hub_is_written_unless_the_card_was_edited(student):
+    card = student / "README.md"
+    local = card.read_text()
+    assert '"someone/named"' not in local and '("student"' in local
+    name_card(student, "someone/named")
+    assert '"someone/named"' in card.read_text() and '("student"' not in card.read_text()
+    card.write_text(local + "\nEdited.\n")
+    name_card(student, "someone/else")
+    assert card.read_text() == local + "\nEdited.\n"
+    card.unlink()
+    name_card(student, "someone/else")
+    assert '"someone/else"' in card.read_text()
 
 
 def test_without_evaluation(student):
