@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,25 @@ def test_evaluate_miracl(folder, tiny_encoder, expected, monkeypatch, capsys):
     }
     assert (folder / "out" / "run.sw.maxsim.trec").is_file()
     assert "MIRACL, judged pool" in capsys.readouterr().out
+
+
+def test_two_processes_give_the_files_of_one(folder, tiny_encoder, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import evaluate_miracl
+
+    words = [f"--model={tiny_encoder}", "--languages=sw", f"--data_dir={folder}", "--protocol=judged"]
+    words += ["--shard_size=2", "--first_stage=bm25"]
+    launch = ["accelerate", "launch", "--config_file", str(EXAMPLES / "accelerate_configs" / "two_cpu.yaml")]
+    subprocess.run(
+        [*launch, str(EXAMPLES / "evaluate_miracl.py"), *words, f"--output_dir={folder}/two"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    evaluate_miracl.main([*words, f"--output_dir={folder}/one"])
+    written = ["metrics.json", "run.sw.maxsim.trec", "run.sw.pooled.trec", "index/sw/shard-00000.safetensors"]
+    for name in written:
+        assert (folder / "two" / name).read_bytes() == (folder / "one" / name).read_bytes(), name
 
 
 def test_only_what_the_first_stage_found_is_ranked(folder, tiny_encoder, expected, monkeypatch):
