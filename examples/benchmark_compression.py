@@ -32,11 +32,8 @@ SETTINGS = [
     (None, 1, "int8"),
     (192, 1, "float16"),
     (96, 1, "float16"),
-    (48, 1, "float16"),
     (None, 2, "float16"),
-    (None, 3, "float16"),
     (None, 4, "float16"),
-    (192, 2, "int8"),
     (96, 2, "int8"),
 ]
 
