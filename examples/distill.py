@@ -14,8 +14,7 @@ Your own languages, evaluated on your own questions:
         --english_topics yo=topics.yo.english.tsv sw=topics.sw.english.tsv --qrels yo=qrels.yo.tsv sw=qrels.sw.tsv
 
 Every argument may come from `--config file.yaml` instead, where `bitext`, `topics` and the like are mappings. The
-student, its tokenizer and `results.json` lie in `--output_dir`, checkpoints below it. `--push_to_hub true` pushes the
-student after every save and with its results at the end, to `--hub_model_id`.
+student, its tokenizer, `results.json` and a model card made from it lie in `--output_dir`, checkpoints below it.
 """
 
 from __future__ import annotations
@@ -50,6 +49,8 @@ from optical_hf.bitext_sampling import balance_languages
 from optical_hf.hub import push_output
 from optical_hf.json_files import write_json
 from optical_hf.launching import check_world_size, check_writable
+from optical_hf.model_card import write_card
+from optical_hf.provenance import checkpoint_origin, source_names
 from optical_hf.quickstart import quickstart_arguments, quickstart_model
 from optical_hf.report import format_table, load_questions, parse_language_arguments
 
@@ -82,6 +83,9 @@ class ScriptArguments:
         default=1.0, metadata={"help": "Above 1, small languages repeat to come up more often."}
     )
     held_out: int = field(default=100, metadata={"help": "Pairs a language that are kept out for evaluation."})
+    collection: str | None = field(
+        default=None, metadata={"help": "What questions and passages are called, on the Hub if they are there."}
+    )
     passages: str | None = field(default=None, metadata={"help": "English passages, JSON lines."})
     topics: list[str] = field(default_factory=list, metadata={"help": "language=questions.tsv ..."})
     english_topics: list[str] = field(default_factory=list, metadata={"help": "language=the same in English.tsv ..."})
@@ -174,6 +178,16 @@ def main(arguments: Sequence[str]) -> None:
     if script.projection_dim:
         options["projection_dim"] = script.projection_dim
     student = OpticalStudent.from_checkpoint(script.student or teacher_name, **options)
+    start = checkpoint_origin(script.student or teacher_name)
+    origins = {  # written down before the training, which may take days
+        "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
+        "teacher": checkpoint_origin(teacher_name)["name"],
+        "teacher_config": {name: getattr(teacher.config, name) for name in names},
+        "student": start["name"],
+        "base_model": start["base_model"],
+        "license": start["license"],
+        "bitext_sources": {language: source_names(many, language) for language, many in sources.items()},
+    }
     trainer = OpticalDistillationTrainer(
         student,
         teacher,
@@ -199,11 +213,20 @@ def main(arguments: Sequence[str]) -> None:
         languages[one.language]["student"] = found if one.seen else trainer.evaluate_retrieval(one.own)
     if args.process_index != 0:
         return
+    on_gpu = args.device.type == "cuda"
+    hardware = torch.cuda.get_device_name(args.device) if on_gpu else f"{args.device.type}, {platform.machine()}"
     results = {
+        **origins,
         "loss": script.loss,
         "seed": args.seed,
         "steps": trainer.state.global_step,
         "bitext": bitext.counts,
+        "streaming": script.streaming,
+        "max_words": script.max_words,
+        "temperature": script.temperature,
+        "held_out_pairs": script.held_out,
+        "collection": script.collection or (Path(script.passages).name if script.passages else None),
+        "passages": len(questions[0].own.passages) if questions else None,
         "protocol": f"the student's queries over {len(questions[0].own.passages)} passages of the teacher"
         if questions
         else None,
@@ -212,11 +235,12 @@ def main(arguments: Sequence[str]) -> None:
         "training_seconds": output.metrics["train_runtime"],
         "total_seconds": time.time() - started,
         "processes": args.world_size,
-        "machine": f"{args.device.type}, {platform.machine()}, {torch.get_num_threads()} threads a process",
+        "machine": f"{hardware}, threads a process: {torch.get_num_threads()}",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "arguments": {name: getattr(args, name) for name in RECIPE},
     }
     write_json(Path(args.output_dir) / "results.json", results, indent=2)
+    write_card(args.output_dir, repo_id=trainer.hub_model_id if args.push_to_hub else None)
     if languages:
         print(format_table(languages))
     print(
@@ -231,9 +255,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 RECIPE = (
-    *("learning_rate", "warmup_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "roles"),
-    *("retention_share", "retention_weight", "mark_dropout", "dropout", "freeze_embeddings", "freeze_layers"),
-    *("solver", "epsilon", "centre", "pooled_weight", "score_weight", "bank_size", "bf16"),
+    *("learning_rate", "warmup_steps", "weight_decay", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("roles", "concatenation", "retention_share", "retention_weight", "mark_dropout", "dropout", "freeze_embeddings"),
+    *("freeze_layers", "solver", "epsilon", "iterations", "reg_m", "partial_mass", "centre", "pooled_weight"),
+    *("score_weight", "bank_size", "pooled_temperature", "token_temperature", "bf16", "fp16"),
+    *("load_best_model_at_end", "metric_for_best_model"),
 )
 
 if __name__ == "__main__":

@@ -16,16 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-from evaluate_retrieval import ModelArguments
+from evaluate_retrieval import ModelArguments, reranked
 from transformers import HfArgumentParser
 
-from optical_hf.bm25 import BM25Index
 from optical_hf.evaluator import evaluate_collection
+from optical_hf.first_stage import first_stage
 from optical_hf.json_files import write_json
-from optical_hf.launching import check_writable
-from optical_hf.metrics.miracl_ndcg.miracl_ndcg import read_run
-from optical_hf.miracl import PROTOCOLS, MiraclSet, load_miracl
+from optical_hf.launching import check_writable, start_processes
+from optical_hf.miracl import PROTOCOLS, load_miracl
 from optical_hf.published import published_scores, published_sources
 from optical_hf.trec import write_run
 
@@ -43,14 +41,13 @@ class MiraclArguments:
     first_stage: str | None = field(
         default=None, metadata={"help": "'bm25', or TREC runs such as 'run.{language}.trec': only these are reranked."}
     )
-    depth: int = field(default=100, metadata={"help": "Passages of the first stage that are reranked."})
     max_queries: int | None = field(default=None, metadata={"help": "Use the first judged queries only."})
 
 
 def main(arguments: Sequence[str]) -> None:
     parser = HfArgumentParser([ModelArguments, MiraclArguments])  # type: ignore[list-item]
     models, script = parser.parse_args_into_dataclasses(list(arguments))
-    state = PartialState()
+    state = start_processes()
     logging.basicConfig(level=logging.INFO if state.is_main_process else logging.ERROR, format="%(message)s")
     output = Path(models.output_dir)
     check_writable(output, 0)
@@ -64,6 +61,16 @@ def main(arguments: Sequence[str]) -> None:
     per_query: dict[str, Any] = {}
     for one in sets:
         qrels = dict(list(one.qrels.items())[: script.max_queries])
+        candidates: Mapping[str, Sequence[str]] | None = one.candidates
+        if script.first_stage is not None:
+            candidates = first_stage(
+                script.first_stage.format(language=one.language),
+                {qid: text for qid, text in one.topics.items() if qid in qrels},
+                one.iter_passages,
+                one.language,
+                output / "bm25" / one.language,
+                models.depth,
+            )
         measured = evaluate_collection(
             query_model,
             document_model,
@@ -71,7 +78,7 @@ def main(arguments: Sequence[str]) -> None:
             qrels,
             one.iter_passages(),
             Path(models.index_dir or output / "index") / one.language,
-            candidates=first_stage(one, script, output, state),
+            candidates=candidates,
             **models.index_options(),
         )
         languages[one.language] = {"queries": len(qrels)} | {name: each.scores for name, each in measured.items()}
@@ -91,46 +98,22 @@ def main(arguments: Sequence[str]) -> None:
         }
         for scoring in scorings
     }
+    protocol = reranked(PROTOCOLS[script.protocol], script.first_stage, models.depth)
     write_json(
         output / "metrics.json",
         {
-            "protocol": label(script),
+            "protocol": protocol,
             "split": script.split,
-            "revision": {"topics": script.revision, "corpus": script.corpus_revision},
+            "revision": {repository: commit for one in sets for repository, commit in one.revisions.items()},
             "average": average,
             "languages": languages,
             "published_sources": published_sources(script.protocol),
-            **models.description(),
+            **models.description(query_model, document_model),
             "per_query": per_query,
         },
         indent=2,
     )
-    print(format_table(languages, average, label(script)))
-
-
-def first_stage(
-    one: MiraclSet, script: MiraclArguments, output: Path, state: PartialState
-) -> Mapping[str, Sequence[str]] | None:
-    """Return what may be ranked, best first, by query id: of the protocol `rerank`, a run, or BM25; else all."""
-    if script.first_stage is None:
-        return one.candidates
-    if script.first_stage == "bm25":
-        folder = output / "bm25" / one.language
-        with state.main_process_first():
-            index = (
-                BM25Index(folder) if folder.exists() else BM25Index.build(one.iter_passages(), one.language, folder)
-            )
-        run = index.search({qid: text for qid, text in one.topics.items() if qid in one.qrels}, script.depth)
-    else:
-        run = read_run(script.first_stage.format(language=one.language))
-    ranked = {qid: sorted(found, key=lambda docid: (found[docid], docid), reverse=True) for qid, found in run.items()}
-    return {qid: docids[: script.depth] for qid, docids in ranked.items()}
-
-
-def label(script: MiraclArguments) -> str:
-    """Name the protocol as every figure has to be labelled."""
-    name = PROTOCOLS[script.protocol]
-    return name if script.first_stage is None else f"{name}, {script.depth} of {script.first_stage} reranked"
+    print(format_table(languages, average, protocol))
 
 
 def format_table(languages: Mapping[str, Mapping[str, Any]], average: Mapping[str, Any], protocol: str) -> str:

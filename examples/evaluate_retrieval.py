@@ -25,8 +25,11 @@ from transformers import HfArgumentParser
 
 from optical_hf import OpticalTeacher
 from optical_hf.evaluator import evaluate_collection
+from optical_hf.first_stage import first_stage
 from optical_hf.json_files import write_json
-from optical_hf.launching import check_writable
+from optical_hf.languages import language_code
+from optical_hf.launching import check_writable, start_processes
+from optical_hf.passage_index import model_fingerprint
 from optical_hf.quickstart import quickstart_model
 from optical_hf.trec import iter_passages, read_qrels, read_topics, write_run
 
@@ -51,7 +54,8 @@ class ModelArguments:
     dim: int | None = field(default=None, metadata={"help": "Rotate token vectors down to so many dimensions."})
     pool_factor: int = field(default=1, metadata={"help": "Keep one token vector in so many."})
     dtype: str = field(default="float16", metadata={"help": "Of the vectors kept.", "choices": ["float16", "int8"]})
-    memory_gb: float = field(default=4.0, metadata={"help": "Most memory the search takes."})
+    memory_gb: float = field(default=4.0, metadata={"help": "Most memory the search takes, in GB a process."})
+    depth: int = field(default=100, metadata={"help": "Passages of the first stage that are reranked."})
 
     def load(self) -> tuple[OpticalTeacher, OpticalTeacher]:
         """Load the model of the queries and that of the passages, which may be one."""
@@ -68,37 +72,57 @@ class ModelArguments:
         names = ("batch_size", "shard_size", "single", "dim", "pool_factor", "dtype", "memory_gb")
         return {name: getattr(self, name) for name in names}
 
-    def description(self) -> dict[str, Any]:
+    def description(self, query_model: OpticalTeacher, document_model: OpticalTeacher) -> dict[str, Any]:
         """What a result says of the models it is about."""
         packages = {"optical_hf": version("optical-hf"), "torch": torch.__version__}
         return {
             "model": self.model or "quickstart",
             "document_model": self.document_model or self.model or "quickstart",
             "index": {name: getattr(self, name) for name in ("single", "dim", "pool_factor", "dtype")},
+            "weights": {
+                "model": model_fingerprint(query_model)["weights"],
+                "document_model": model_fingerprint(document_model)["weights"],
+            },
             "versions": packages | {"transformers": transformers.__version__},
         }
 
 
 @dataclass
 class CollectionArguments:
-    """What is searched."""
+    """What is searched, and what a first stage may have found of it."""
 
     topics: str = field(metadata={"help": "query id<TAB>query lines."})
     passages: list[str] = field(metadata={"help": "JSON lines with docid, text and perhaps title; one or more files."})
     qrels: str = field(metadata={"help": "TREC judgements."})
+    query_language: str | None = field(default=None, metadata={"help": "Of the topics, for the record and BM25."})
+    document_language: str | None = field(default=None, metadata={"help": "Of the passages; else that of the topics."})
+    first_stage: str | None = field(default=None, metadata={"help": "'bm25', or a TREC run: only these are reranked."})
     max_queries: int | None = field(default=None, metadata={"help": "Use the first topics only."})
 
 
 def main(arguments: Sequence[str]) -> None:
     parser = HfArgumentParser([ModelArguments, CollectionArguments])  # type: ignore[list-item]
     models, collection = parser.parse_args_into_dataclasses(list(arguments))
-    state = PartialState()
+    state = start_processes()
     logging.basicConfig(level=logging.INFO if state.is_main_process else logging.ERROR, format="%(message)s")
     output = Path(models.output_dir)
     check_writable(output, 0)
     topics, qrels = read_topics(collection.topics), read_qrels(collection.qrels)
     for qid in list(topics)[collection.max_queries :] if collection.max_queries else ():
         qrels.pop(qid, None)  # a judged query that is no topic at all counts, as with `trec_eval -c`
+    query_language, document_language = languages(collection)
+    candidates = None
+    if collection.first_stage is not None:
+        if collection.first_stage == "bm25" and (query_language is None or query_language != document_language):
+            raise ValueError("--first_stage bm25 needs the --query_language, which the passages have to share.")
+        candidates = first_stage(
+            collection.first_stage,
+            {qid: text for qid, text in topics.items() if qid in qrels},
+            lambda: iter_passages(collection.passages),
+            str(document_language),
+            output / "bm25",
+            models.depth,
+        )
     query_model, document_model = models.load()
     measured = evaluate_collection(
         query_model,
@@ -107,20 +131,24 @@ def main(arguments: Sequence[str]) -> None:
         qrels,
         iter_passages(collection.passages),
         models.index_dir or output / "index",
+        candidates=candidates,
         **models.index_options(),
     )
     if not state.is_main_process:
         return
     first = next(iter(measured))
+    protocol = f"full collection of {' '.join(Path(path).name for path in collection.passages)}"
     write_json(
         output / "metrics.json",
         {
             **measured[first].scores,
             "scoring": first,
-            "protocol": f"full collection of {' '.join(collection.passages)}",
+            "protocol": protocol if candidates is None else reranked(protocol, collection.first_stage, models.depth),
+            "query_language": query_language,
+            "document_language": document_language,
             "num_queries": len(qrels),
             "by_scoring": {scoring: one.scores for scoring, one in measured.items()},
-            **models.description(),
+            **models.description(query_model, document_model),
             "per_query": {scoring: one.per_query for scoring, one in measured.items()},
         },
         indent=2,
@@ -128,6 +156,18 @@ def main(arguments: Sequence[str]) -> None:
     for scoring, one in measured.items():
         write_run(one.run, output / ("run.trec" if scoring == first else f"run.{scoring}.trec"))
         print(f"{scoring:7}" + "".join(f"  {name} {value:.4f}" for name, value in one.scores.items()))
+
+
+def languages(collection: CollectionArguments) -> tuple[str | None, str | None]:
+    """Return the codes of the topics' and the passages' language, if they are named."""
+    query = None if collection.query_language is None else language_code(collection.query_language)
+    document = query if collection.document_language is None else language_code(collection.document_language)
+    return query, document
+
+
+def reranked(protocol: str, first_stage: str | None, depth: int) -> str:
+    """Name the protocol as a figure has to be labelled that is of a first stage's results only."""
+    return protocol if first_stage is None else f"{protocol}, {depth} of {Path(first_stage).name} reranked"
 
 
 if __name__ == "__main__":

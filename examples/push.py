@@ -3,8 +3,9 @@
     python examples/push.py yoruba-student me/yoruba-student --private
     python examples/push.py --space me/miracl_ndcg
 
-What lands is the student with its code, its card and its results, and nothing else of the folder. A push that failed
-can be repeated: only what is missing is sent. The token is that of `hf auth login`, or `HF_TOKEN`.
+What lands is the student with its code, its results and its card, in which its name on the Hub is written unless you
+have edited it, and nothing else of the folder. A push that failed can be repeated: only what is missing is sent. The
+token is that of `hf auth login`, or `HF_TOKEN`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from optical_hf import push_metric_space, push_student
+from optical_hf.model_card import name_card
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     if given.space:
         commit = push_metric_space(given.repo_id, private=private)
     else:
+        name_card(given.folder, given.repo_id)
         commit = push_student(given.folder, given.repo_id, private=private, revision=given.revision)
     print(f"Pushed: {commit.commit_url}")
 

@@ -1,102 +1,24 @@
-"""BM25 as a first stage: analysis that fits the language, and an index on disk that is memory-mapped to search."""
+"""BM25 as a first stage: an index on disk that is memory-mapped to search."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
-import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from .analyzer import analyzer, import_extra, stemmer_of
 from .languages import language_code
 
-__all__ = ["BM25Index", "analyzer"]
-
-# Snowball's name of each language. Which of them are there depends on the version of PyStemmer.
-STEMMERS = {
-    "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
-    "eo": "esperanto", "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian", "fi": "finnish",
-    "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian",
-    "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian", "pl": "polish",
-    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "st": "sesotho", "sv": "swedish",
-    "ta": "tamil", "tr": "turkish", "yi": "yiddish",
-}  # fmt: skip
-
-# Written without spaces, or, as Korean is, with endings joined to the noun.
-BIGRAM_LANGUAGES = ("ja", "ko", "th", "zh")
-# Thai, Hangul, kana and Han letters; words of other scripts among them stay whole.
-_BIGRAM_LETTERS = (
-    "\u0e01-\u0e3a\u0e40-\u0e4e\u1100-\u11ff\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"
-    "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
-)
-# Zero-width joiners and the soft hyphen are no letters, and texts differ in them: the words must not.
-_INVISIBLE = re.compile("[\u00ad\u200c\u200d]")
-
 POSTINGS_AT_ONCE = 1 << 22  # bounds the memory of building: some 300 MB
-
-
-def analyzer(language: str) -> Callable[[str], list[str]]:
-    """Make the function that cuts texts of a language into terms, in lower case and Unicode's NFKC form.
-
-    Terms are stems where PyStemmer has a stemmer, pairs of neighbouring characters in Chinese, Japanese, Korean and
-    Thai, and words elsewhere. No stop words are left out.
-
-    Args:
-        language (`str`): as [`languages.language_code`] reads it.
-
-    Raises:
-        ImportError: if PyStemmer is not installed.
-
-    Example:
-        >>> analyzer("en")("Rivers, running"), analyzer("zh")("尼罗河 Nile")
-        (['river', 'run'], ['尼罗', '罗河', 'nile'])
-    """
-    code = language_code(language)
-    instead = " " if code == "fa" else ""  # in Persian, the non-joiner parts affixes from their word
-    words, runs, characters = _patterns()
-    stemmer = _stemmer(code)
-    stem = None if stemmer is None else _import("Stemmer").Stemmer(stemmer).stemWords
-
-    def normalize(text: str) -> str:
-        return unicodedata.normalize("NFKC", _INVISIBLE.sub(instead, text)).lower()
-
-    def analyze_words(text: str) -> list[str]:
-        found = words.findall(normalize(text))
-        return found if stem is None else stem(found)
-
-    def analyze_bigrams(text: str) -> list[str]:
-        terms: list[str] = []
-        for run, word in runs.findall(normalize(text)):
-            letters = characters.findall(run)
-            terms += map("".join, zip(letters, letters[1:], strict=False)) if len(letters) > 1 else [word or run]
-        return terms
-
-    return analyze_bigrams if code in BIGRAM_LANGUAGES else analyze_words
-
-
-@cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Words; runs of bigram letters or else words; single letters with the marks that are written on them."""
-    # \w leaves out combining marks, so that the vowel signs of Telugu, Bengali and Hindi would cut words to pieces.
-    # Marks beyond U+FFFF, of few living scripts, are left out: a class with them takes ten times as long.
-    marks = "".join(char for char in map(chr, range(0x10000)) if unicodedata.category(char) in ("Mn", "Mc"))
-    words = re.compile(f"\\w+(?:[{marks}]+\\w*)*")
-    runs = re.compile(f"([{_BIGRAM_LETTERS}][{_BIGRAM_LETTERS}{marks}]*)|((?:(?![{_BIGRAM_LETTERS}])[\\w{marks}])+)")
-    return words, runs, re.compile(f"[^{marks}][{marks}]*|[{marks}]+")
-
-
-def _stemmer(code: str) -> str | None:
-    name = STEMMERS.get(code)
-    return name if name and name in _import("Stemmer").algorithms() else None
 
 
 class BM25Index:
@@ -120,13 +42,14 @@ class BM25Index:
         folder = Path(folder)
         if not (folder / "analysis.json").is_file():
             raise FileNotFoundError(f"{folder}: no BM25 index is there; write one with BM25Index.build.")
-        bm25s = _import("bm25s")
+        bm25s = import_extra("bm25s")
         analysis = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
         self.language: str = analysis["language"]
-        if analysis["stemmer"] != _stemmer(self.language):
+        self.passages: str = analysis["passages"]  # what `digest_passages` says of them
+        if analysis["stemmer"] != stemmer_of(self.language):
             raise ValueError(
                 f"{folder} was built with the stemmer {analysis['stemmer']}, but PyStemmer has "
-                f"{_stemmer(self.language)} for {self.language!r} here: install the same version, or build it again."
+                f"{stemmer_of(self.language)} for {self.language!r} here: install the same version, or build it again."
             )
         self._analyze = analyzer(self.language)
         self._scores = bm25s.BM25.load(folder, mmap=True)
@@ -153,7 +76,7 @@ class BM25Index:
             passages (`Iterable[tuple[str, str]]`):
                 Document ids, each once, and passages, such as of [`trec.iter_passages`]. Read once.
             language (`str`):
-                Language of passages and queries, see [`analyzer`].
+                Language of passages and queries, see [`analyzer.analyzer`].
             folder (`str` or `Path`):
                 Where to write it; not there yet, or empty.
             k1, b (`float`, *optional*, default to 0.9 and 0.4):
@@ -170,14 +93,14 @@ class BM25Index:
         folder, code = Path(folder), language_code(language)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} is there already: read it with BM25Index({str(folder)!r}), or delete it.")
-        retriever = _import("bm25s").BM25(k1=k1, b=b, method="lucene")
+        retriever = import_extra("bm25s").BM25(k1=k1, b=b, method="lucene")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             partial = Path(scratch) / "index"
             partial.mkdir()
             postings = _Postings(passages, analyzer(code), Path(scratch), partial)
             postings.write_scores(retriever, partial)
-            analysis = {"language": code, "stemmer": _stemmer(code)}
+            analysis = {"language": code, "stemmer": stemmer_of(code), "passages": postings.digest}
             (partial / "analysis.json").write_text(json.dumps(analysis) + "\n", encoding="utf-8")
             os.replace(partial, folder)
         return cls(folder)
@@ -232,12 +155,14 @@ class _Postings:
         self.vocabulary: dict[str, int] = {}
         lengths, distinct, ends = array("i"), array("i"), array("q")
         self._files = scratch / "terms", scratch / "frequencies"
+        digest = blake2b(digest_size=16)
         with (
             open(self._files[0], "wb") as terms,
             open(self._files[1], "wb") as frequencies,
             open(partial / "docids.txt", "wb") as docids,
         ):
-            for docid, text in tqdm(passages, desc="BM25: counting terms", unit="passage"):
+            hashed = _hashed(passages, digest)
+            for docid, text in tqdm(hashed, desc="BM25: counting terms", unit="passage", delay=2):
                 number = self.vocabulary.setdefault
                 counts = Counter([number(term, len(self.vocabulary)) for term in analyze(text)])
                 array("i", counts).tofile(terms)
@@ -249,6 +174,7 @@ class _Postings:
                 docids.write(b"\n")
         if not self.vocabulary:
             raise ValueError(f"There is nothing to index: none of the {len(lengths)} passages has a term.")
+        self.digest = digest.hexdigest()
         self.lengths, self.distinct = np.array(lengths), np.array(distinct)
         np.save(partial / "docid_ends.npy", np.array(ends))
 
@@ -297,8 +223,16 @@ class _Postings:
             passage, start = last, stop
 
 
-def _import(name: str) -> Any:
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise ImportError('BM25 needs bm25s and PyStemmer: pip install "optical-hf[bm25]".') from error
+def digest_passages(passages: Iterable[tuple[str, str]]) -> str:
+    """Hash document ids and texts, to tell whether an index is of these passages."""
+    digest = blake2b(digest_size=16)
+    hashed = _hashed(passages, digest)
+    for _ in tqdm(hashed, desc="BM25: checking the passages", unit="passage", delay=2):
+        pass
+    return digest.hexdigest()
+
+
+def _hashed(passages: Iterable[tuple[str, str]], digest: blake2b) -> Iterator[tuple[str, str]]:
+    for docid, text in passages:
+        digest.update(f"{docid}\0{text}\0".encode("utf-8", "surrogatepass"))
+        yield docid, text

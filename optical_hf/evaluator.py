@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 from .metrics.miracl_ndcg.miracl_ndcg import score_run
 from .modeling_optical import OpticalModel
 from .passage_index import build_index
+
+logger = logging.getLogger(__name__)
 
 Run = dict[str, dict[str, float]]
 SCORINGS = ("maxsim", "pooled")
@@ -71,6 +74,11 @@ def evaluate_collection(
     judged = {qid: text for qid, text in topics.items() if qid in qrels}
     if not judged:
         raise ValueError("No judged query is among the topics: do topics and qrels belong together?")
+    if unknown := [qid for qid in qrels if qid not in topics]:
+        logger.warning(
+            "%d of the %d judged queries are not among the topics (such as %r); each scores 0.",
+            len(unknown), len(qrels), unknown[0],
+        )  # fmt: skip
     if candidates is not None:
         wanted = {docid for qid in judged for docid in candidates.get(qid, ())}
         passages = ((docid, text) for docid, text in passages if docid in wanted)

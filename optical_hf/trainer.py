@@ -17,7 +17,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from .augmentation import with_mark_dropout, with_retention
+from .augmentation import with_concatenation, with_mark_dropout, with_retention
 from .collator import DistillationCollator
 from .epoch_sampler import EpochSampler
 from .evaluation import encode_passages, evaluate_queries, translation_accuracy
@@ -116,6 +116,7 @@ class OpticalDistillationTrainer(Trainer):
         self.teacher = teacher.requires_grad_(False).eval()
         self.roles = list(args.roles)
         if train_dataset is not None:
+            train_dataset = with_concatenation(train_dataset, args.concatenation, args.seed)
             train_dataset = with_mark_dropout(train_dataset, args.mark_dropout, args.seed)
             train_dataset = with_retention(train_dataset, args.retention_share, args.seed)
             if isinstance(train_dataset, Dataset):

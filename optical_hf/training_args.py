@@ -26,6 +26,10 @@ class OpticalTrainingArguments(TrainingArguments):
 
         roles (`list[str]`, *optional*, defaults to `["query"]`):
             Roles in which pairs are encoded: `"query"`, `"document"`, or both, in which case they alternate.
+        concatenation (`int`, *optional*, defaults to 1):
+            The most pairs of a language, in the order of the bitext, that are joined into one longer pair: see
+            [`augmentation.with_concatenation`]. Texts longer than the role's length are cut, and the two sides not at
+            the same place: `roles=["document"]`, whose length is larger, suits it.
         retention_share (`float`, *optional*, defaults to 0.25):
             English sentences added as pairs with themselves, as a share of the bitext, so that the student goes on
             agreeing with the teacher on English. 0 for none.
@@ -75,6 +79,13 @@ class OpticalTrainingArguments(TrainingArguments):
     """
 
     roles: list[str] = field(default_factory=lambda: ["query"], metadata={"help": "query, document, or both."})
+    concatenation: int = field(
+        default=1,
+        metadata={
+            "help": "Join up to this many pairs that follow one another into one. --roles document suits it: over the "
+            "role's length, both sides are cut, but not alike."
+        },
+    )
     retention_share: float = field(default=0.25, metadata={"help": "English-English pairs, as a share of the bitext."})
     retention_weight: float = field(default=1.0, metadata={"help": "Weight of the English-English pairs' loss."})
     mark_dropout: float = field(default=0.8, metadata={"help": "Share of translations that lose their diacritics."})
@@ -129,6 +140,7 @@ class OpticalTrainingArguments(TrainingArguments):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         for name in (
+            "concatenation",
             "epsilon",
             "iterations",
             "reg_m",

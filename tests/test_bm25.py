@@ -9,8 +9,10 @@ import bm25s
 import numpy as np
 import pytest
 
+from optical_hf import analyzer as analysis
 from optical_hf import bm25
-from optical_hf.bm25 import BM25Index, analyzer
+from optical_hf.analyzer import analyzer
+from optical_hf.bm25 import BM25Index
 
 
 @pytest.mark.parametrize(
@@ -47,9 +49,9 @@ def test_persian_affixes_are_words_whatever_parts_them():
 
 
 def test_every_miracl_language_has_its_analysis():
-    stemmed = [language for language in bm25.STEMMERS if bm25._stemmer(language)]
+    stemmed = [language for language in analysis.STEMMERS if analysis.stemmer_of(language)]
     assert {"ar", "de", "en", "es", "fi", "fr", "hi", "id", "ru"} <= set(stemmed)
-    assert not set(bm25.BIGRAM_LANGUAGES) & set(bm25.STEMMERS)
+    assert not set(analysis.BIGRAM_LANGUAGES) & set(analysis.STEMMERS)
 
 
 PASSAGES = [("d1", "Nile mto, NILE"), ("d2", "ziwa mto"), ("d3", "ziwa")]
@@ -151,7 +153,7 @@ def test_folders_that_are_no_index_or_one_already(tmp_path):
 
 def test_an_index_of_another_stemmer_is_refused(tmp_path, monkeypatch):
     BM25Index.build(PASSAGES, "en", tmp_path / "index")
-    monkeypatch.delitem(bm25.STEMMERS, "en")
+    monkeypatch.delitem(analysis.STEMMERS, "en")
     with pytest.raises(ValueError, match="built with the stemmer english, but PyStemmer has None for 'en' here"):
         BM25Index(tmp_path / "index")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,25 @@ def test_evaluate_miracl(folder, tiny_encoder, expected, monkeypatch, capsys):
     assert "MIRACL, judged pool" in capsys.readouterr().out
 
 
+def test_two_processes_give_the_files_of_one(folder, tiny_encoder, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import evaluate_miracl
+
+    words = [f"--model={tiny_encoder}", "--languages=sw", f"--data_dir={folder}", "--protocol=judged"]
+    words += ["--shard_size=2", "--first_stage=bm25"]
+    launch = ["accelerate", "launch", "--config_file", str(EXAMPLES / "accelerate_configs" / "two_cpu.yaml")]
+    subprocess.run(
+        [*launch, str(EXAMPLES / "evaluate_miracl.py"), *words, f"--output_dir={folder}/two"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    evaluate_miracl.main([*words, f"--output_dir={folder}/one"])
+    written = ["metrics.json", "run.sw.maxsim.trec", "run.sw.pooled.trec", "index/sw/shard-00000.safetensors"]
+    for name in written:
+        assert (folder / "two" / name).read_bytes() == (folder / "one" / name).read_bytes(), name
+
+
 def test_only_what_the_first_stage_found_is_ranked(folder, tiny_encoder, expected, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     import evaluate_miracl
@@ -97,3 +118,40 @@ def test_only_what_the_first_stage_found_is_ranked(folder, tiny_encoder, expecte
     metrics = json.loads((folder / "out" / "metrics.json").read_text())
     assert metrics["languages"]["sw"]["maxsim"]["recall@100"] == pytest.approx((1 / 2 + 0 + 0) / 3)
     assert metrics["protocol"].startswith("judged pool, 2 of ")
+
+
+def test_bm25_as_first_stage_of_plain_files(folder, tiny_encoder, expected, monkeypatch, caplog):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import evaluate_retrieval
+
+    qrels = folder / "sw.dev.qrels.tsv"
+    qrels.write_text(qrels.read_text() + "q9 0 d0 1\n")
+    files = [f"--{name}={folder}/sw.dev.{name}.tsv" for name in ("topics", "qrels")]
+    words = [f"--model={tiny_encoder}", f"--output_dir={folder}/out", f"--passages={folder}/sw.passages.jsonl", *files]
+    words += ["--first_stage=bm25", "--depth=2"]
+    with pytest.raises(ValueError, match="--first_stage bm25 needs the --query_language"):
+        evaluate_retrieval.main(words)
+    words.append("--query_language=swh")
+    evaluate_retrieval.main(words)
+    # Shared terms: q0 has "wrote" and "the book" in d0, "who wrote" in d4; no passage holds a word of q1 or q2.
+    run = read_run(folder / "out" / "run.trec")
+    assert run == {"q0": pytest.approx({docid: expected["maxsim"]["q0"][docid] for docid in ("d0", "d4")}, abs=1e-4)}
+    metrics = json.loads((folder / "out" / "metrics.json").read_text())
+    assert metrics["ndcg@10"] == pytest.approx(1 / 4)
+    assert metrics["protocol"] == "full collection of sw.passages.jsonl, 2 of bm25 reranked"
+    assert (metrics["query_language"], metrics["document_language"]) == ("sw", "sw")
+    assert "1 of the 4 judged queries are not among the topics (such as 'q9')" in caplog.text
+
+    (folder / "sw.passages.jsonl").write_text(json.dumps({"docid": "d0", "text": "it rains"}) + "\n")
+    with pytest.raises(ValueError, match="holds an index of other passages"):
+        evaluate_retrieval.main(words)
+
+
+def test_a_first_stage_of_other_queries(folder, tiny_encoder, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import evaluate_miracl
+
+    (folder / "first.trec").write_text("other Q0 d4 1 9.0 x\n")
+    words = [f"--model={tiny_encoder}", f"--output_dir={folder}/out", "--languages=sw", f"--data_dir={folder}"]
+    with pytest.raises(ValueError, match="first.trec holds results of none of the 3 queries"):
+        evaluate_miracl.main([*words, "--protocol=judged", f"--first_stage={folder}/first.trec"])

@@ -196,16 +196,17 @@ def test_what_miracl_lacks(arguments, message):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A folder of repositories in place of the Hub, and what was fetched of it."""
+    """A folder of repositories in place of the Hub's cache, and what was fetched of it."""
     fetched = []
+    cache = tmp_path / "snapshots" / "abcdef"
 
     def hf_hub_download(repo_id, filename, *, repo_type, revision):
         fetched.append((repo_id, filename, revision))
         assert repo_type == "dataset"
-        return str(tmp_path / repo_id / filename)
+        return str(cache / repo_id / filename)
 
     monkeypatch.setattr(miracl, "hf_hub_download", hf_hub_download)
-    return tmp_path, fetched
+    return cache, fetched
 
 
 def test_corpus_of_the_hub_is_fetched_as_it_is_needed(hub):
@@ -217,8 +218,10 @@ def test_corpus_of_the_hub_is_fetched_as_it_is_needed(hub):
         ("miracl/miracl", "miracl-v1.0-te/topics/topics.miracl-v1.0-te-dev.tsv", "abc"),
         ("miracl/miracl", "miracl-v1.0-te/qrels/qrels.miracl-v1.0-te-dev.tsv", "abc"),
     ]
+    assert found.revisions == {"miracl/miracl": "abcdef"}
     passages = found.iter_passages()
     assert next(passages) == ("7#0", "Nile. Mto.")
+    assert found.revisions == {"miracl/miracl": "abcdef", "miracl/miracl-corpus": "abcdef"}
     assert fetched[2:] == [("miracl/miracl-corpus", "miracl-corpus-v1.0-te/docs-0.jsonl.gz", "def")]
     assert dict(passages) == {docid: text for docid, text in TEXTS.items() if docid != "7#0"}
     assert fetched[3:] == [("miracl/miracl-corpus", "miracl-corpus-v1.0-te/docs-1.jsonl.gz", "def")]

@@ -30,6 +30,9 @@ def metric(tmp_path):
     return evaluate.load("miracl_ndcg", cache_dir=str(tmp_path))
 
 
+MEASURES = ("ndcg@10", "recall@100")
+
+
 def by_hand(run, qrels):
     """nDCG@10 and Recall@100 by their definitions; means over the qrels, single-precision scores, ties by id."""
     ndcg, recall = {}, {}
@@ -43,14 +46,33 @@ def by_hand(run, qrels):
         relevant = sum(relevance > 0 for relevance in judged.values())
         ndcg[qid] = found / best if best else 0.0
         recall[qid] = sum(gain > 0 for gain in gains) / relevant if relevant else 0.0
-    return {"ndcg@10": sum(ndcg.values()) / len(qrels), "recall@100": sum(recall.values()) / len(qrels)}
+    return with_means({qid: {"ndcg@10": ndcg[qid], "recall@100": recall[qid]} for qid in qrels})
+
+
+def with_means(per_query):
+    """Add the means over all queries, as `trec_eval -c` takes them, and lay them out flat to be compared."""
+    means = {name: sum(query[name] for query in per_query.values()) / len(per_query) for name in MEASURES}
+    return means | {(qid, name): value for qid, query in per_query.items() for name, value in query.items()}
+
+
+def scored(run, qrels):
+    scores = score_run(run, qrels, per_query=True)
+    return with_means(scores.pop("per_query")) | scores
 
 
 def by_trec_eval(run, qrels):
     """`trec_eval -c`: the binding's per-query values, summed and divided by the number of queries in the qrels."""
     found = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.100"}).evaluate(run)
-    sums = {name: sum(query[name] for query in found.values()) for name in ("ndcg_cut_10", "recall_100")}
-    return {"ndcg@10": sums["ndcg_cut_10"] / len(qrels), "recall@100": sums["recall_100"] / len(qrels)}
+    nothing = {"ndcg_cut_10": 0.0, "recall_100": 0.0}
+    values = {qid: found.get(qid, nothing) for qid in qrels}
+    return with_means(
+        {qid: {"ndcg@10": one["ndcg_cut_10"], "recall@100": one["recall_100"]} for qid, one in values.items()}
+    )
+
+
+def means_by_trec_eval(run, qrels):
+    found = by_trec_eval(run, qrels)
+    return {name: found[name] for name in MEASURES}
 
 
 def generated(seed):
@@ -85,7 +107,7 @@ def test_300_generated_runs():
     covered = {"missing": 0, "empty": 0, "deep": 0, "no_relevant": 0}
     for seed in range(300):
         run, qrels = generated(seed)
-        scores = score_run(run, qrels)
+        scores = scored(run, qrels)
         assert scores == pytest.approx(by_trec_eval(run, qrels), abs=1e-9), seed
         assert scores == pytest.approx(by_hand(run, qrels), abs=1e-9), seed
         covered["missing"] += any(qid not in run for qid in qrels)
@@ -104,12 +126,16 @@ def test_1000_runs_on_real_judgements(language):
     for _ in range(250):
         # Some queries of the real set at a time, so that a thousand runs stay quick.
         part = {qid: qrels[qid] for qid in rng.sample([*qrels], 12)}
+        # Missing and empty queries, one that nobody judged, ties, unjudged documents, and more than 100 results.
         run = {
-            qid: {docid: rng.randint(0, 40) / 8 for docid in {*rng.sample(pool, rng.choice([5, 120])), *judged}}
-            for qid, judged in part.items()
+            qid: {
+                docid: rng.randint(0, 40) / 8
+                for docid in sorted({*rng.sample(pool, rng.choice([5, 120])), *judged})[: rng.choice([0, 500, 500])]
+            }
+            for qid, judged in [*part.items(), ("nobody's", {})]
             if rng.random() < 0.9
         }
-        scores = score_run(run, part)
+        scores = scored(run, part)
         assert scores == pytest.approx(by_trec_eval(run, part), abs=1e-9)
         assert scores == pytest.approx(by_hand(run, part), abs=1e-9)
 
@@ -123,7 +149,7 @@ def test_whole_real_set_through_files(metric, tmp_path):
     run = {qid: {docid: rng.random() for docid in judged} for qid, judged in list(qrels.items())[::2]}
     write_run(run, tmp_path / "run.trec")
     scores = metric.compute(predictions=tmp_path / "run.trec", references=str(qrels_path))
-    assert scores == pytest.approx(by_trec_eval(run, qrels), abs=1e-9)
+    assert scores == pytest.approx(means_by_trec_eval(run, qrels), abs=1e-9)
     assert scores["recall@100"] == pytest.approx(math.ceil(len(qrels) / 2) / len(qrels), abs=0.02)
 
 
@@ -177,7 +203,7 @@ def aligned(run, qrels):
 def test_every_form_of_input_gives_the_same(form, keep_in_memory, tmp_path):
     metric = evaluate.load("miracl_ndcg", keep_in_memory=keep_in_memory, cache_dir=str(tmp_path))
     run, qrels = generated(90)
-    expected = by_trec_eval(run, qrels)
+    expected = means_by_trec_eval(run, qrels)
     assert expected["ndcg@10"] > 0
     predictions, references = aligned(run, qrels)
     for _ in range(2):  # a metric can be used again
@@ -265,7 +291,7 @@ print(json.dumps(metric.compute(predictions=run, references=qrels)))
     ]
     scores = [output(process) for process in processes]
     assert scores[1] is None
-    assert scores[0] == pytest.approx(by_trec_eval(run, qrels), abs=1e-12)
+    assert scores[0] == pytest.approx(means_by_trec_eval(run, qrels), abs=1e-12)
 
 
 NAN = float("nan")

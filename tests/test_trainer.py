@@ -25,6 +25,7 @@ from optical_hf import (
     OpticalTrainingArguments,
     RetrievalSet,
 )
+from optical_hf.augmentation import with_concatenation
 
 ENGLISH = ["the", "a", "who", "wrote", "it", "rains", "today", "book", "this", "she"]
 SWAHILI = ["nani", "aliandika", "hicho", "kitabu", "leo", "mvua", "inanyesha", "habari"]
@@ -633,3 +634,35 @@ def test_a_stream_trains_with_its_languages(build):
         assert (
             len(logged(trainer, "loss_en")) == len(logged(trainer, "loss_sw")) == len(logged(trainer, "loss_ha")) == 3
         )
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_concatenated_pairs_are_those_that_are_trained_on(build, streamed):
+    bitext = make_bitext(12, ("sw", "ha"))
+    joined = list(with_concatenation(bitext, 3, seed=7))
+    assert len(joined) < 12 and max(len(row["translation"].split()) for row in joined) > 7
+    expected = [text for row in joined for text in (row["translation"], row["english"])]  # each retained in English
+    given = {"languages": ["sw", "ha"]} if streamed else {}
+    options = {"concatenation": 3, "retention_share": 1.0, "roles": ["document"], "seed": 7, **given}
+    trainer = build(bitext.to_iterable_dataset() if streamed else bitext, max_steps=2, **options)
+    assert [row["translation"] for row in trainer.train_dataset] == expected
+    assert [row["english"] for row in trainer.train_dataset][::2] == [row["english"] for row in joined]
+    if not streamed:
+        assert trainer.train_dataset[trainer.args.length_column_name] == [len(text) for text in expected]
+    seen = record(trainer)
+    trainer.train()
+    assert {text for batch in seen for text in batch} <= set(expected) and len(seen) == 2
+
+
+def test_concatenation_of_no_pairs(build):
+    with pytest.raises(ValueError, match="`concatenation` is 0; it has to be positive"):
+        build(make_bitext(4), concatenation=0)
+
+
+@pytest.mark.parametrize("options", [{"solver": "unbalanced", "reg_m": 1.0}, {"solver": "partial"}])
+def test_solvers_that_need_not_move_all_mass_train(build, options):
+    options = {"learning_rate": 1e-2, "per_device_train_batch_size": 8, "max_steps": 12, **options}
+    trainer = build(make_bitext(8), pooled_weight=0.0, score_weight=0.0, **options)
+    trainer.train()
+    losses = logged(trainer, "loss")
+    assert all(math.isfinite(loss) for loss in losses) and losses[-1] < 0.9 * losses[0]

@@ -1,0 +1,290 @@
+"""The model card of a student and its evaluation results, written from what its run recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+
+from .configuration_optical import OpticalConfig
+from .evaluation import NDCG
+from .json_files import write_text
+
+TAGS = ("multi-vector", "colbert", "late-interaction", "optical", "cross-lingual")
+EVAL_RESULTS = Path(".eval_results") / "optical_hf.yaml"
+# What the wheel holds, and in a working copy the file it is made from.
+_TEMPLATES = (
+    Path(__file__).with_name("model_card_template.md"),
+    Path(__file__).parent.parent / "model_cards" / "student.md",
+)
+_METRICS = {
+    NDCG: ("ndcg_at_10", "nDCG@10, MaxSim"),
+    f"pooled_{NDCG}": ("pooled_ndcg_at_10", "nDCG@10, pooled vectors"),
+}
+_LOSSES = {
+    "ot": "optimal transport (`ot`) between the tokens of an English sentence, by the teacher, and those of its "
+    "translation, by the student",
+    "greedy": "greedy alignment (`greedy`): each token of the translation, by the student, goes to the nearest of the "
+    "English sentence, by the teacher",
+    "mse": "the squared distance (`mse`) of the single vector of an English sentence, by the teacher, to that of its "
+    "translation, by the student",
+}
+
+
+def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, license: str | None = None) -> Path:
+    """Write `README.md` and `.eval_results/optical_hf.yaml` into the folder of a student.
+
+    All they say comes from `results.json`, as `examples/distill.py` writes it, and `config.json`. What is not recorded
+    is left out; without `results.json`, the card says how the model is loaded, and that nothing more is known.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder of a saved student. A card in it is overwritten.
+        repo_id (`str`, *optional*):
+            Its name on the Hub, for the code that loads it. The folder's name by default.
+        license (`str`, *optional*):
+            Identifier of its licence, such as `"mit"`. By default that of the model it started from, if known.
+
+    Returns:
+        `Path`: the card.
+
+    Raises:
+        FileNotFoundError: if there is no `config.json`.
+        ValueError: if `results.json` is not what a run writes.
+
+    Example:
+
+    ```python
+    >>> from optical_hf.model_card import write_card
+    >>> write_card("yoruba-student", repo_id="someone/yoruba-student", license="mit")
+    ```
+    """
+    folder = Path(folder).resolve()
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is not the folder of a saved student.")
+    results = _read_results(folder / "results.json")
+    try:
+        card = _render(folder, results, repo_id or folder.name, repo_id, license)
+        entries = _eval_result_entries(results, repo_id)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / 'results.json'} is not as a run writes it: {error!r}.") from error
+    if entries:
+        (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
+        written = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+        write_text(folder / EVAL_RESULTS, written)
+    else:
+        (folder / EVAL_RESULTS).unlink(missing_ok=True)
+    write_text(folder / "README.md", str(card))
+    return folder / "README.md"
+
+
+def name_card(folder: str | os.PathLike[str], repo_id: str) -> None:
+    """Write the card anew with the student's name on the Hub in it, unless somebody has edited it by hand.
+
+    Args:
+        folder (`str` or `Path`): the folder of a saved student.
+        repo_id (`str`): its name on the Hub.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`write_card`].
+    """
+    folder = Path(folder).resolve()
+    card = folder / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        name = re.search(r'AutoModel\.from_pretrained\("([^"]+)"', text)
+        if name is None or text != str(_render(folder, _read_results(folder / "results.json"), name[1], None, None)):
+            return
+    write_card(folder, repo_id=repo_id)
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(results, dict):
+        raise ValueError(f"{path} is not as a run writes it: a {type(results).__name__}, not an object.")
+    return results
+
+
+def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | None, license: str | None) -> ModelCard:
+    config = OpticalConfig.from_pretrained(folder)
+    evaluated, bitext = results.get("languages") or {}, results.get("bitext") or {}
+    arguments = results.get("arguments") or {}
+    modules = _modules(folder)
+    sources = [one for many in (results.get("bitext_sources") or {}).values() for one in many]
+    data = ModelCardData(
+        language=["en", *bitext] if bitext else None,
+        license=license or results.get("license"),
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        tags=[*TAGS, *(["sentence-transformers"] if modules else [])],
+        base_model=results.get("base_model"),
+        datasets=sorted({one.partition(":")[0] for one in sources if "/" in one}) or None,
+        model_name=name.rpartition("/")[2] if evaluated else None,
+        eval_results=_eval_results(results, repo_id) or None,
+    )
+    teacher = results.get("teacher")
+    # The teacher as others can have it: on the Hub, or what it was made from if the student started from the same.
+    same = teacher is not None and teacher == results.get("student")
+    teacher_repo = results.get("base_model") if same and results.get("base_model") else teacher
+    comment = ""
+    if teacher_repo != teacher:
+        comment = f"The run had it as {teacher}, made from this."
+    elif teacher and "/" not in teacher and teacher != results.get("base_model"):
+        comment = f"{teacher} was a local folder in the run."
+    settings = results.get("teacher_config") or {}
+    best = arguments.get("metric_for_best_model") if arguments.get("load_best_model_at_end") else None
+    held_out = {key.rpartition("_")[2]: value for key, value in (results.get("held_out") or {}).items()}
+    rows = {seen: [(key, row) for key, row in evaluated.items() if row["seen"] is seen] for seen in (True, False)}
+    template = next(path for path in _TEMPLATES if path.is_file())
+    return ModelCard.from_template(
+        data,
+        template_path=str(template),
+        name=name.rpartition("/")[2],
+        repo=_literal(name),
+        results=results,
+        config=config,
+        seen=list(bitext),
+        evaluated=evaluated,
+        seen_rows=rows[True],
+        unseen_rows=rows[False],
+        ceiling=any("english" in row for row in evaluated.values()),
+        collection=results.get("collection") or "questions of the run",
+        held_out=[(language, held_out[language]) for language in bitext if language in held_out],
+        facts=_facts(results),
+        teacher_text=f"`{teacher}`" + (f" (made from `{teacher_repo}`)" if teacher_repo != teacher else ""),
+        teacher_repo=teacher_repo and _literal(teacher_repo),
+        teacher_options="".join(f",\n    {key}={_literal(value)}" for key, value in settings.items()),
+        teacher_comment=comment,
+        query_only=arguments.get("roles") == ["query"],
+        chosen_by=best if best and NDCG in best else None,
+        license=license or results.get("license"),
+        inherited=license is None and bool(results.get("student")),
+        sentence_transformers=bool(modules),
+        remote_modules=any(module.get("path") == "" for module in modules),
+        pylate=any(str(module.get("type")).startswith("pylate.") for module in modules),
+    )
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "modules.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _settings(arguments: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    chosen = {name: arguments[name] for name in names if arguments.get(name) is not None}
+    shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in chosen.items()}
+    return ", ".join(f"`{name}` {value}" for name, value in shown.items())
+
+
+_TRANSPORT = ("solver", "epsilon", "iterations", "reg_m", "partial_mass")
+_SENTENCES = ("pooled_weight", "score_weight", "bank_size", "pooled_temperature", "token_temperature")
+
+
+def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what was trained, how, and on what machine: what of it is recorded."""
+    facts: list[tuple[str, str | None]] = []
+    if "teacher" in results:
+        facts.append(("Teacher", f"`{results['teacher']}`"))
+        start = results["student"]
+        facts.append(("Started from", "the teacher" if start == results["teacher"] else f"`{start}`"))
+    arguments = dict(results.get("arguments") or {})
+    if "loss" in results:
+        name = results["loss"]
+        only = {"unbalanced": {"partial_mass"}, "partial": {"reg_m"}}.get(arguments.get("solver", ""), None)
+        hidden = {"reg_m", "partial_mass"} if only is None else only
+        own = tuple(one for one in _TRANSPORT if one not in hidden) if name == "ot" else ()
+        text = _LOSSES.get(name, f"`{name}`")
+        if name in ("ot", "greedy"):
+            text += f"; {_settings(arguments, (*own, 'centre'))}"
+            text += (
+                ". Added to it: the squared distance of the single vectors of the two, and the divergences of the "
+                "student's scores from the teacher's over at most `bank_size` English sentences of the bitext; "
+                + _settings(arguments, _SENTENCES)
+            )
+        facts.append(("Loss", text))
+    said = (*_TRANSPORT, *_SENTENCES, "centre", "per_device_train_batch_size", "gradient_accumulation_steps")
+    rest = tuple(one for one, value in arguments.items() if one not in said and value is not False)
+    if "steps" in results:
+        pairs = arguments.get("per_device_train_batch_size", 0) * arguments.get("gradient_accumulation_steps", 1)
+        of = f" of {pairs * results.get('processes', 1)} pairs" if pairs else ""
+        facts.append(("Steps", f"{results['steps']}{of}, seed {results.get('seed')}; {_settings(arguments, rest)}"))
+    if "machine" in results:
+        text = f"{results['machine']}, processes: {results.get('processes', 1)}"
+        for key, what in (("training_seconds", "of training"), ("total_seconds", "with evaluation")):
+            if key in results:
+                text += f", {results[key] / 60:.1f} minutes {what}"
+        facts.append(("Hardware and time", text))
+    if "versions" in results:
+        facts.append(("Versions", ", ".join(f"{name} {version}" for name, version in results["versions"].items())))
+    facts.append(("Date", results.get("date")))
+    return [(label, text) for label, text in facts if text]
+
+
+def _collection(results: Mapping[str, Any]) -> tuple[str, str]:
+    """Name what was searched, and give it the form of a Hub dataset's name: `local/` for what is not on the Hub."""
+    name = results.get("collection") or "questions"
+    if re.fullmatch(r"[\w-]+/[\w.-]+", name):
+        return name, name
+    return name, "local/" + re.sub(r"[^\w.]+", "-", name).strip("-.")
+
+
+def _protocol(results: Mapping[str, Any], language: str) -> str:
+    row = results["languages"][language]
+    seen = "a language of the training bitext" if row["seen"] else "a language that was not in the training bitext"
+    return f"{row['queries']} questions in {language}, {seen}; {results.get('protocol')}"
+
+
+def _eval_results(results: Mapping[str, Any], repo_id: str | None) -> list[EvalResult]:
+    name, dataset = _collection(results)
+    return [
+        EvalResult(
+            task_type="information-retrieval",
+            task_name="Cross-lingual retrieval",
+            dataset_type=dataset,
+            dataset_name=f"{name} ({language})",
+            dataset_config=language,
+            dataset_args={"protocol": _protocol(results, language)},
+            metric_type=metric,
+            metric_name=title,
+            metric_value=row["student"][key],
+            source_name="results.json" if repo_id else None,
+            source_url=_source(repo_id),
+        )
+        for language, row in (results.get("languages") or {}).items()
+        for key, (metric, title) in _METRICS.items()
+    ]
+
+
+def _eval_result_entries(results: Mapping[str, Any], repo_id: str | None) -> list[EvalResultEntry]:
+    return [
+        EvalResultEntry(
+            dataset_id=_collection(results)[1],
+            task_id=f"{language}_{metric}",
+            value=row["student"][key],
+            date=results.get("date"),
+            source_name="results.json" if repo_id else None,
+            source_url=_source(repo_id),
+            notes=f"{title}; {_protocol(results, language)}",
+        )
+        for language, row in (results.get("languages") or {}).items()
+        for key, (metric, title) in _METRICS.items()
+    ]
+
+
+def _source(repo_id: str | None) -> str | None:
+    return f"https://huggingface.co/{repo_id}/blob/main/results.json" if repo_id else None
