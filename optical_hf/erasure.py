@@ -12,6 +12,11 @@ from .modeling_optical import OpticalStudent
 
 _CHUNK = 65_536  # vectors turned into float64 at a time
 _SAME = 1e-6  # means nearer than this, in deviations, are equal up to rounding
+# Added to the spread in every direction, as a share of the mean spread. The last layer norm leaves a direction in
+# which all vectors agree almost wholly; where languages differ there as little, the map would have large entries (a
+# norm of 1,500 for multilingual-e5-small), which bf16 cannot bear. With this, the norm is 2.5, and the vectors change
+# no more (a mean cosine of .994 to what they were, either way).
+_RIDGE = 1e-3
 
 
 def fit_erasure(vectors: Mapping[str, Tensor]) -> Tensor:
@@ -26,7 +31,8 @@ def fit_erasure(vectors: Mapping[str, Tensor]) -> Tensor:
 
     LEACE also adds a bias, which brings the mean of all vectors back to its place. A student's projection has none, so
     \\(S\\) is here the second moment about zero instead of the covariance: of all linear maps that equalise the means,
-    this one moves the vectors least without a bias. Every language counts the same in it, however many vectors it has.
+    this one moves the vectors least without a bias (up to a small ridge, for the sake of arithmetic). Every language
+    counts the same in it, however many vectors it has.
 
     Args:
         vectors (`Mapping[str, torch.Tensor]`):
@@ -37,8 +43,8 @@ def fit_erasure(vectors: Mapping[str, Tensor]) -> Tensor:
         identity if there is one language only.
 
     Raises:
-        ValueError: if there is no language, one without vectors or with vectors of another size or not finite, or so
-            many that nothing would be left.
+        ValueError: if there is no language, one without vectors or with vectors of another size, not finite or all
+            zero, or so many that nothing would be left.
 
     Example:
 
@@ -61,21 +67,21 @@ def fit_erasure(vectors: Mapping[str, Tensor]) -> Tensor:
             chunk = chunk.double()
             total += chunk.sum(0)
             moment += chunk.T @ chunk
-        if not moment.isfinite().all():
-            raise ValueError(f"Vectors of {language!r} are not finite.")
+        if not moment.isfinite().all() or not moment.any():
+            raise ValueError(f"The vectors of {language!r} are not finite, or all zero.")
         means.append(total / len(one))
         moments.append(moment / len(one))
 
     values, axes = torch.linalg.eigh(torch.stack(moments).mean(0))
-    kept = values > values[-1] * dim * torch.finfo(values.dtype).eps  # the others are rounding, and hold no vector
-    axes, deviations = axes[:, kept], values[kept].sqrt()
+    deviations = (values.clamp(min=0) + _RIDGE * values.mean()).sqrt()
     differences = torch.stack(means)[1:] - means[0]
     left, sizes, _ = torch.linalg.svd((differences @ axes / deviations).T, full_matrices=False)
     left = left[:, sizes > _SAME]
-    if len(left) <= left.shape[1] and left.shape[1]:
+    rank = int((values > values[-1] * dim * torch.finfo(values.dtype).eps).sum())
+    if left.shape[1] >= rank:
         raise ValueError(
-            f"The means of {len(vectors)} languages differ in all {len(left)} directions that the vectors have: "
-            "nothing would be left of them. Give fewer languages."
+            f"The means of {len(vectors)} languages differ in all {rank} directions that the vectors have: nothing "
+            "would be left of them. Give fewer languages."
         )
     into, back = axes * deviations @ left, axes / deviations @ left
     return (torch.eye(dim, dtype=into.dtype, device=into.device) - into @ back.T).to(first.dtype)
@@ -89,7 +95,8 @@ def erase_language(student: OpticalStudent, texts: Mapping[str, Sequence[str]]) 
     before it does so, which gives the same vectors in the end, since a projection without bias commutes with lengths;
     and fitted in this way, every token weighs as much as it does in scoring. What is exact for the projected vectors
     of length one is approximate after the second normalisation, and for pooled vectors, which are means over all
-    tokens.
+    tokens: of new tokens of multilingual-e5-small in English, Swahili and Yoruba, a linear classifier knew the
+    language of .96 before, of .32 after the projection (a guess is .33), and of .58 after they had length one again.
 
     Args:
         student ([`OpticalStudent`]):

@@ -336,7 +336,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[HubServer]:
         monkeypatch.delenv(name, raising=False)
     # What `huggingface_hub` has read from the environment already.
     constants = {"ENDPOINT": server.url, "HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False}
-    for name, value in {**constants, "HF_TOKEN_PATH": str(home / "token")}.items():
+    constants["HUGGINGFACE_CO_URL_TEMPLATE"] = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    constants["HF_TOKEN_PATH"] = str(home / "token")
+    for name, value in constants.items():
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     yield server
