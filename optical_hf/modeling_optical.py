@@ -29,6 +29,7 @@ from transformers import (
 from transformers.utils import ModelOutput, cached_file
 
 from .configuration_optical import OpticalConfig, read_json, sentence_transformers_settings
+from .multi_vector_optical import save_multi_vector_files
 from .processing_optical import process_texts
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class OpticalModel(PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         scoring_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        return_dict: bool | None = None,
     ) -> OpticalOutput:
         """Compute the token vectors and the pooled vector of a batch made by [`process_texts`].
 
@@ -112,6 +114,8 @@ class OpticalModel(PreTrainedModel):
                 Passed through to the output. Defaults to `attention_mask`.
             token_type_ids (`torch.Tensor`, *optional*):
                 Ignored: a text is one segment.
+            return_dict (`bool`, *optional*):
+                Ignored: an [`OpticalOutput`] is returned always. sentence-transformers passes it.
 
         Returns:
             [`OpticalOutput`]: token vectors, scoring mask and pooled vectors.
@@ -238,13 +242,18 @@ class OpticalModel(PreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
     ) -> None:
-        """Save model and code as [`~PreTrainedModel.save_pretrained`] does, and the tokenizer if there is one."""
+        """Save model and code as [`~PreTrainedModel.save_pretrained`] does, and the tokenizer if there is one.
+
+        sentence-transformers 6.2 loads the folder as well: `MultiVectorEncoder(folder, trust_remote_code=True)`.
+        """
         if self._tokenizer is None and self.config.name_or_path:
             try:
                 self.tokenizer  # noqa: B018  read it now: the folder it is in may be the one that is overwritten
             except ValueError as error:
                 logger.warning("Saving %s without a tokenizer: %s", save_directory, error)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process:
+            save_multi_vector_files(save_directory, self.config)
         if self._tokenizer is not None and is_main_process:
             names = ("push_to_hub", "repo_id", "token", "private", "commit_message")
             hub = {name: kwargs[name] for name in names if name in kwargs} if kwargs.get("push_to_hub") else {}
