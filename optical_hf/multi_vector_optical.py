@@ -2,9 +2,9 @@
 
     MultiVectorEncoder(folder_or_repository, trust_remote_code=True)
 
-The encoder is stored once: sentence-transformers calls the model of this folder itself, and [`ScoringMask`] leaves out
-the tokens that [`OpticalConfig`] does not score, which no module of its own can do (a prefix is known by its place, not
-by its tokens). This file travels with every saved model (remote code), so it imports only its siblings.
+The encoder is stored once: sentence-transformers calls the model of this folder itself, and [`ScoringMask`] leaves
+out the tokens that [`OpticalConfig`] does not score, which no module of its own can do (a prefix is known by its
+place, not by its tokens). This file travels with every saved model (remote code), so it imports only its siblings.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class ScoringMask(nn.Module):
         **kwargs: Any,
     ) -> ScoringMask:
         """Read the configuration and the tokenizer of the model."""
-        where = {"token": token, "cache_dir": cache_folder, "revision": revision, "local_files_only": local_files_only}
+        where: dict[str, Any] = {"token": token, "cache_dir": cache_folder, "revision": revision}
+        where["local_files_only"] = local_files_only
         config = OpticalConfig.from_pretrained(model_name_or_path, **where)
         return cls(config, AutoTokenizer.from_pretrained(model_name_or_path, config=config.text_config, **where))
 

@@ -119,7 +119,7 @@ def scored_tokens(
     if prefix and not config.score_prefix:
         scored &= ~_prefix_tokens(input_ids, content, prefix, tokenizer)
     if role == "document" and config.document_skiplist:
-        skipped = torch.tensor(_skiplist_ids(config.document_skiplist, tokenizer), device=input_ids.device)
+        skipped = torch.tensor(skiplist_ids(config.document_skiplist, tokenizer), device=input_ids.device)
         scored &= ~(content & torch.isin(input_ids, skipped))
     scored |= expansion
     empty = ~scored.any(dim=1, keepdim=True)
@@ -139,10 +139,22 @@ def _prefix_tokens(
     return content & (position < len(ids)) & (input_ids == expected)
 
 
-def _skiplist_ids(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def skiplist_ids(words: Sequence[str] | Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Look up the token ids of `document_skiplist`, in order.
+
+    Args:
+        words (`list[str]` or `list[int]`): words that are one token each, or token ids.
+        tokenizer (`PreTrainedTokenizerBase`): the model's tokenizer.
+
+    Raises:
+        ValueError: if a word is not one token.
+    """
     # SentencePiece has "▁." for a mark that stands alone and "." for one behind a word: both are meant.
     ids: set[int] = set()
     for word in words:
+        if isinstance(word, int):
+            ids.add(word)
+            continue
         alone = tokenizer.encode(word, add_special_tokens=False)
         found: set[Any] = {tokenizer.convert_tokens_to_ids(word), *(alone if len(alone) == 1 else [])}
         found -= {None, tokenizer.unk_token_id}

@@ -30,9 +30,14 @@ def multilingual_encoder(folder: Path) -> Path:
     trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
     tokenizer.train_from_iterator([*SENTENCES, "query: passage: . , ? !"], trainer)
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=62, **{f"{name}_token": token for name, token in names.items()}
+        tokenizer_object=tokenizer,
+        model_max_length=62,
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
     ).save_pretrained(folder)
     torch.manual_seed(0)
     XLMRobertaModel(
