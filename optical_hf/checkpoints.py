@@ -140,6 +140,7 @@ def read_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         _multi_vector(name_or_path, paths, prompts, encoder, found)
     else:
         _single_vector(name_or_path, paths, prompts, found)
+        found.settings |= {name: encoder[name] for name in ("query_length", "document_length") if encoder.get(name)}
     if "Dense" in paths:
         dense = read_json(name_or_path, os.path.join(paths["Dense"], "config.json")) or {}
         activation = dense.get("activation_function", "torch.nn.modules.activation.Tanh")

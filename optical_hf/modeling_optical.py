@@ -5,7 +5,6 @@ This file travels with every saved model (remote code), so it imports only its s
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
 import os
@@ -325,11 +324,10 @@ class OpticalModel(PreTrainedModel):
             return model
 
         try:
-            # By its name, since a saved model works where this package is not installed.
-            checkpoints = importlib.import_module("optical_hf.checkpoints")
+            from optical_hf.checkpoints import load_checkpoint
         except ImportError as error:
             raise ImportError(f"To read {name_or_path}, install the package: `pip install optical-hf`.") from error
-        return checkpoints.load_checkpoint(cls, name_or_path, dtype, overrides)
+        return load_checkpoint(cls, name_or_path, dtype, overrides)
 
 
 class OpticalTeacher(OpticalModel):
