@@ -6,6 +6,7 @@ from .bitext import Bitext, load_bitext
 from .bitext_sampling import balance_languages, hold_out
 from .configuration_optical import OpticalConfig
 from .hub import PushError, push_metric_space, push_student
+from .interop import export_pylate, export_single_vector
 from .losses import GreedyLoss, OTLoss, mse_loss
 from .metrics import register_metric
 from .miracl import load_miracl
@@ -40,6 +41,8 @@ __all__ = [
     "RetrievalSet",
     "balance_languages",
     "build_index",
+    "export_pylate",
+    "export_single_vector",
     "hold_out",
     "load_bitext",
     "load_miracl",

@@ -1,4 +1,4 @@
-"""The configuration of the teacher and the student, and where its values come from in a checkpoint of another kind.
+"""The configuration of the teacher and the student.
 
 This file travels with every saved model (remote code), so it imports nothing from the rest of the package.
 """
@@ -41,8 +41,9 @@ class OpticalConfig(PreTrainedConfig):
             Whether the tokenizer's special tokens (`[CLS]`, `</s>`) take part in scoring and distillation.
         score_prefix (`bool`, *optional*, defaults to `False`):
             Whether the tokens of the prefix do.
-        document_skiplist (`list[str]`, *optional*):
+        document_skiplist (`list[str]` or `list[int]`, *optional*):
             Words, usually punctuation, whose tokens are left out of document scoring. Each has to be one token.
+            Integers are token ids.
 
     Raises:
         ValueError: if a length or `projection_dim` is not positive, or `pooling` is unknown.
@@ -73,7 +74,7 @@ class OpticalConfig(PreTrainedConfig):
         attend_to_expansion: bool = False,
         score_special_tokens: bool = False,
         score_prefix: bool = False,
-        document_skiplist: list[str] | None = None,
+        document_skiplist: list[str] | list[int] | None = None,
         **kwargs: Any,
     ) -> None:
         if text_config is None:
@@ -100,7 +101,7 @@ class OpticalConfig(PreTrainedConfig):
         self.attend_to_expansion = attend_to_expansion
         self.score_special_tokens = score_special_tokens
         self.score_prefix = score_prefix
-        self.document_skiplist = list(document_skiplist or [])
+        self.document_skiplist: list[Any] = list(document_skiplist or [])
         super().__init__(**kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -130,74 +131,3 @@ def read_json(name_or_path: str | os.PathLike[str], file: str) -> Any | None:
             return json.load(lines)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not valid JSON: {error}") from error
-
-
-def sentence_transformers_settings(
-    name_or_path: str | os.PathLike[str],
-) -> tuple[dict[str, Any], str, str | None, int | None] | None:
-    """Read what a sentence-transformers model says about itself, in the terms of [`OpticalConfig`].
-
-    Args:
-        name_or_path (`str` or `Path`): a local folder or a Hub repository.
-
-    Returns:
-        `tuple`, or `None` if there is no `modules.json`: values for [`OpticalConfig`]; the folder of the encoder in
-        the repository; the folder of the projection, or `None`; the longest input in tokens, or `None`.
-
-    Raises:
-        ValueError: if the model does something that a token-level model cannot repeat.
-    """
-    modules = read_json(name_or_path, "modules.json")
-    if modules is None:
-        return None
-
-    def refuse(what: str) -> ValueError:
-        return ValueError(f"The sentence-transformers model {str(name_or_path)!r} {what}; this cannot be loaded.")
-
-    paths: dict[str, str] = {}
-    for module in modules:
-        kind = module["type"].rsplit(".", 1)[-1]
-        if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
-            raise refuse(f"has a module of type {module['type']}")
-        if kind in paths and kind != "Normalize":
-            raise refuse(f"has more than one {kind} module")
-        paths[kind] = module["path"]
-    if "Transformer" not in paths:
-        raise refuse("has no Transformer module")
-
-    general = read_json(name_or_path, "config_sentence_transformers.json") or {}
-    if general.get("similarity_fn_name") == "MaxSim" or "query_prefix" in general:
-        raise refuse("is a late-interaction model in PyLate's or sentence-transformers' own format")
-    prompts = general.get("prompts") or {}
-    document_prompt = next((prompts[key] for key in ("document", "passage", "corpus") if prompts.get(key)), "")
-    settings = {"query_prefix": prompts.get("query") or "", "document_prefix": document_prompt}
-
-    encoder = read_json(name_or_path, os.path.join(paths["Transformer"], "sentence_bert_config.json")) or {}
-    if encoder.get("do_lower_case"):
-        raise refuse("lowercases texts outside its tokenizer (do_lower_case)")
-
-    if "Pooling" in paths:
-        pooling = read_json(name_or_path, os.path.join(paths["Pooling"], "config.json")) or {}
-        settings["pooling"] = _pooling_mode(pooling)
-        if settings["pooling"] not in POOLINGS:
-            raise refuse(f"pools by {settings['pooling']!r}, not by mean or cls")
-        if not pooling.get("include_prompt", True):
-            raise refuse("leaves the prompt out of its pooling (include_prompt is false)")
-
-    if "Dense" in paths:
-        dense = read_json(name_or_path, os.path.join(paths["Dense"], "config.json")) or {}
-        activation = dense.get("activation_function", "torch.nn.modules.activation.Tanh")
-        if activation.rsplit(".", 1)[-1] != "Identity":
-            raise refuse(f"has a Dense module with the activation {activation}, not Identity")
-        if dense.get("bias", True) or dense.get("use_residual", False):
-            raise refuse("has a Dense module with a bias or a residual connection")
-        settings["projection_dim"] = dense["out_features"]
-    return settings, paths["Transformer"], paths.get("Dense"), encoder.get("max_seq_length")
-
-
-def _pooling_mode(config: dict[str, Any]) -> str:
-    mode = config.get("pooling_mode")
-    if mode is None:  # before sentence-transformers 5.7: one flag a mode
-        mode = [key.removeprefix("pooling_mode_") for key, on in config.items() if key.startswith("pooling_") and on]
-        mode = [{"cls_token": "cls", "mean_tokens": "mean"}.get(name, name) for name in mode] or ["mean"]
-    return mode if isinstance(mode, str) else " + ".join(mode)

@@ -14,21 +14,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
     MODEL_MAPPING,
-    AutoConfig,
     AutoModel,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import ModelOutput, cached_file
+from transformers.utils import ModelOutput
 
-from .configuration_optical import OpticalConfig, read_json, sentence_transformers_settings
+from .configuration_optical import OpticalConfig, read_json
+from .multi_vector_optical import save_multi_vector_files
 from .processing_optical import process_texts
 
 logger = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ class OpticalModel(PreTrainedModel):
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._hub_options: dict[str, Any] = {}
         if backbone is None:
-            options = {"dtype": torch.get_default_dtype(), **_no_pooler(config.text_config)}
+            options = {"dtype": torch.get_default_dtype(), **no_pooler(config.text_config)}
             backbone = AutoModel.from_config(config.text_config, **options)
         self.backbone = backbone
         self.projection: nn.Linear | None = None
@@ -100,6 +99,7 @@ class OpticalModel(PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         scoring_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        return_dict: bool | None = None,
     ) -> OpticalOutput:
         """Compute the token vectors and the pooled vector of a batch made by [`process_texts`].
 
@@ -112,6 +112,8 @@ class OpticalModel(PreTrainedModel):
                 Passed through to the output. Defaults to `attention_mask`.
             token_type_ids (`torch.Tensor`, *optional*):
                 Ignored: a text is one segment.
+            return_dict (`bool`, *optional*):
+                Ignored: an [`OpticalOutput`] is returned always. sentence-transformers passes it.
 
         Returns:
             [`OpticalOutput`]: token vectors, scoring mask and pooled vectors.
@@ -220,7 +222,7 @@ class OpticalModel(PreTrainedModel):
                     "This model has no tokenizer, since it was not loaded from a folder or the Hub. "
                     "Set one: `model.tokenizer = AutoTokenizer.from_pretrained(...)`."
                 )
-            self._tokenizer = _load_tokenizer(name, self.config.text_config, **self._hub_options)
+            self._tokenizer = load_tokenizer(name, self.config.text_config, **self._hub_options)
         return self._tokenizer
 
     @tokenizer.setter
@@ -238,13 +240,18 @@ class OpticalModel(PreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
     ) -> None:
-        """Save model and code as [`~PreTrainedModel.save_pretrained`] does, and the tokenizer if there is one."""
+        """Save model and code as [`~PreTrainedModel.save_pretrained`] does, and the tokenizer if there is one.
+
+        sentence-transformers 6.2 loads the folder as well: `MultiVectorEncoder(folder, trust_remote_code=True)`.
+        """
         if self._tokenizer is None and self.config.name_or_path:
             try:
                 self.tokenizer  # noqa: B018  read it now: the folder it is in may be the one that is overwritten
             except ValueError as error:
                 logger.warning("Saving %s without a tokenizer: %s", save_directory, error)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process:
+            save_multi_vector_files(save_directory, self.config)
         if self._tokenizer is not None and is_main_process:
             names = ("push_to_hub", "repo_id", "token", "private", "commit_message")
             hub = {name: kwargs[name] for name in names if name in kwargs} if kwargs.get("push_to_hub") else {}
@@ -266,11 +273,13 @@ class OpticalModel(PreTrainedModel):
     def from_checkpoint(
         cls, name_or_path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, **overrides: Any
     ) -> Any:
-        """Make this model from a saved teacher or student, a sentence-transformers model, or a plain encoder.
+        """Make this model from a saved teacher or student, a checkpoint of another tool, or a plain encoder.
 
-        From sentence-transformers come the encoder, the pooling, a linear projection without bias, the prefixes (the
-        prompts `query` and `document`, `passage` or `corpus`) and the longest input. Lengths that are not given are
-        cut to what the encoder can read.
+        Stanford ColBERT, PyLate and the multi-vector models of sentence-transformers give the encoder, a linear
+        projection without bias, the prefixes (markers and prompts), the lengths, query expansion and the skiplist;
+        single-vector models of sentence-transformers the encoder, the pooling, a projection, the prompts `query` and
+        `document`, `passage` or `corpus`, and the longest input. Lengths that are not given are cut to what the
+        encoder can read. Other formats than our own need the package, not only a saved model's code.
 
         Args:
             name_or_path (`str` or `Path`):
@@ -285,6 +294,7 @@ class OpticalModel(PreTrainedModel):
             TypeError: if an override is not an argument of [`OpticalConfig`].
             FileNotFoundError: if there is no such folder, or no configuration in it.
             OSError: if there are no weights.
+            ImportError: if the checkpoint is of another tool and this package is not installed.
             ValueError: if the checkpoint lacks weights of the encoder, has no tokenizer, has a projection of another
                 size than `projection_dim`, or is of a kind that cannot be repeated token by token.
 
@@ -307,48 +317,17 @@ class OpticalModel(PreTrainedModel):
             raise FileNotFoundError(f"There is no folder {path}.")
         stored = read_json(name_or_path, "config.json")
         if stored is not None and stored.get("model_type") == OpticalConfig.model_type:
-            _check_projection(name_or_path, stored.get("projection_dim"), overrides)
+            check_projection(name_or_path, stored.get("projection_dim"), overrides)
             config = OpticalConfig.from_dict({**stored, **overrides})
             model, info = cls.from_pretrained(name_or_path, config=config, dtype=dtype, output_loading_info=True)
-            _check_complete(name_or_path, info["missing_keys"])
+            check_complete(name_or_path, info["missing_keys"])
             return model
 
-        found = sentence_transformers_settings(name_or_path)
-        settings, subfolder, dense, limit = found or ({}, "", None, None)
-        if dense is not None:
-            _check_projection(name_or_path, settings["projection_dim"], overrides)
-        if read_json(name_or_path, os.path.join(subfolder, "config.json")) is None:
-            where = os.path.join(name_or_path, subfolder) if subfolder else name_or_path
-            raise FileNotFoundError(f"{where} has no config.json, so it is not a model folder.")
-        text_config = AutoConfig.from_pretrained(name_or_path, subfolder=subfolder)
-        if text_config.is_encoder_decoder:
-            raise ValueError(f"{name_or_path} is an encoder-decoder ({text_config.model_type}); an encoder is needed.")
-        tokenizer = _load_tokenizer(name_or_path, text_config, subfolder=subfolder)
-        limits = [limit, tokenizer.model_max_length, getattr(text_config, "max_position_embeddings", None)]
-        longest = min(value for value in limits if value)
-        for name in ("query_length", "document_length"):
-            settings[name] = min(inspect.signature(OpticalConfig).parameters[name].default, longest)
-        config = OpticalConfig(text_config=text_config, **{**settings, **overrides})
-
-        backbone, info = AutoModel.from_pretrained(
-            name_or_path,
-            subfolder=subfolder,
-            config=text_config,
-            dtype=dtype,
-            output_loading_info=True,
-            **_no_pooler(text_config),
-        )
-        _check_complete(name_or_path, info["missing_keys"])
-        config.text_config = backbone.config
-        config.name_or_path = str(name_or_path)
-        model = cls(config, backbone=backbone)
-        model.to(dtype).eval()
-        model.tokenizer = tokenizer
-        if dense is not None:
-            weight = _dense_weight(name_or_path, dense, (config.output_dim, config.hidden_size))
-            with torch.no_grad():
-                model.projection.weight.copy_(weight)
-        return model
+        try:
+            from optical_hf.checkpoints import load_checkpoint
+        except ImportError as error:
+            raise ImportError(f"To read {name_or_path}, install the package: `pip install optical-hf`.") from error
+        return load_checkpoint(cls, name_or_path, dtype, overrides)
 
 
 class OpticalTeacher(OpticalModel):
@@ -386,7 +365,8 @@ class OpticalStudent(OpticalModel):
     """
 
 
-def _no_pooler(text_config: PreTrainedConfig) -> dict[str, bool]:
+def no_pooler(text_config: PreTrainedConfig) -> dict[str, bool]:
+    """The argument that leaves out an encoder's pooler, if it has one."""
     # An unused pooler would be a parameter without gradient, which distributed training rejects.
     if type(text_config) not in MODEL_MAPPING:
         return {}
@@ -395,7 +375,8 @@ def _no_pooler(text_config: PreTrainedConfig) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
 
 
-def _load_tokenizer(name_or_path: Any, text_config: PreTrainedConfig, **options: Any) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_path: Any, text_config: PreTrainedConfig, **options: Any) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a checkpoint, or say that there is none."""
     try:
         # With the encoder's configuration, the same class is chosen for a saved model as for the encoder it came from.
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, config=text_config, **options)
@@ -409,25 +390,15 @@ def _load_tokenizer(name_or_path: Any, text_config: PreTrainedConfig, **options:
     return tokenizer
 
 
-def _check_projection(name_or_path: Any, size: int | None, overrides: dict[str, Any]) -> None:
+def check_projection(name_or_path: Any, size: int | None, overrides: dict[str, Any]) -> None:
+    """Refuse a `projection_dim` that is not the checkpoint's."""
     wanted = overrides.get("projection_dim", size)
     if wanted != size:
         raise ValueError(f"`projection_dim` is {wanted}, but the projection of {name_or_path} has size {size}.")
 
 
-def _check_complete(name_or_path: Any, missing: Iterable[str]) -> None:
+def check_complete(name_or_path: Any, missing: Iterable[str]) -> None:
+    """Refuse a checkpoint that lacks weights."""
     if names := sorted(missing):
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise ValueError(f"{name_or_path} lacks weights of the encoder: {', '.join(names[:5])}{more}.")
-
-
-def _dense_weight(name_or_path: Any, folder: str, shape: tuple[int, int]) -> torch.Tensor:
-    file = os.path.join(folder, "model.safetensors")
-    path = cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False)
-    if path is None:
-        raise FileNotFoundError(f"{name_or_path} has no {file}; weights in other formats are not read.")
-    weight = load_file(path).get("linear.weight")
-    if weight is None or tuple(weight.shape) != shape:
-        found = "none" if weight is None else f"one of shape {tuple(weight.shape)}"
-        raise ValueError(f"{file} of {name_or_path} should hold `linear.weight` of shape {shape}; it holds {found}.")
-    return weight

@@ -76,26 +76,54 @@ def process_texts(
         return_tensors="pt",
     )
     input_ids = batch["input_ids"]
-    attended = batch["attention_mask"].bool()
-    content = attended & ~batch["special_tokens_mask"].bool()
+    tokens = batch["attention_mask"].bool()
+    if not tokens.any(dim=1).all():
+        index = int(tokens.any(dim=1).long().argmin())
+        raise ValueError(f"texts[{index}] is {texts[index]!r}, which has no tokens, and the tokenizer adds none.")
+    expansion = ~tokens if expand else torch.zeros_like(tokens)
+    scored = scored_tokens(
+        input_ids, tokens, batch["special_tokens_mask"].bool(), expansion, role, tokenizer=tokenizer, config=config
+    )
+    if expand:
+        input_ids = input_ids.masked_fill(expansion, tokenizer.mask_token_id)
+    attended = tokens | expansion if config.attend_to_expansion else tokens
+    return {"input_ids": input_ids, "attention_mask": attended.long(), "scoring_mask": scored}
 
-    scored = attended.clone() if config.score_special_tokens else content.clone()
+
+def scored_tokens(
+    input_ids: torch.Tensor,
+    tokens: torch.Tensor,
+    special: torch.Tensor,
+    expansion: torch.Tensor,
+    role: str,
+    tokenizer: PreTrainedTokenizerBase,
+    config: OpticalConfig,
+) -> torch.Tensor:
+    """Mark the tokens that are scored in texts that are already tokenised; the rules are those of [`process_texts`].
+
+    Args:
+        input_ids (`torch.Tensor` of shape `(batch, tokens)`): the token ids.
+        tokens (`torch.Tensor` of shape `(batch, tokens)`, bool): the text's own tokens, special ones included.
+        special (`torch.Tensor` of shape `(batch, tokens)`, bool): special tokens, as the tokenizer added them.
+        expansion (`torch.Tensor` of shape `(batch, tokens)`, bool): the mask tokens of query expansion.
+        role (`str`): `"query"` or `"document"`.
+        tokenizer (`PreTrainedTokenizerBase`): the model's tokenizer.
+        config ([`OpticalConfig`]): the model's configuration.
+
+    Returns:
+        `torch.Tensor`: `(batch, tokens)`, bool.
+    """
+    prefix = config.query_prefix if role == "query" else config.document_prefix
+    content = tokens & ~special
+    scored = tokens.clone() if config.score_special_tokens else content.clone()
     if prefix and not config.score_prefix:
         scored &= ~_prefix_tokens(input_ids, content, prefix, tokenizer)
-    if not is_query and config.document_skiplist:
-        skipped = torch.tensor(_skiplist_ids(config.document_skiplist, tokenizer))
+    if role == "document" and config.document_skiplist:
+        skipped = torch.tensor(skiplist_ids(config.document_skiplist, tokenizer), device=input_ids.device)
         scored &= ~(content & torch.isin(input_ids, skipped))
-    if expand:
-        expansion = ~attended
-        input_ids = input_ids.masked_fill(expansion, tokenizer.mask_token_id)
-        scored |= expansion
-        if config.attend_to_expansion:
-            attended = torch.ones_like(attended)
-    if not attended.any(dim=1).all():
-        index = int(attended.any(dim=1).long().argmin())
-        raise ValueError(f"texts[{index}] is {texts[index]!r}, which has no tokens, and the tokenizer adds none.")
+    scored |= expansion
     empty = ~scored.any(dim=1, keepdim=True)
-    return {"input_ids": input_ids, "attention_mask": attended.long(), "scoring_mask": scored | (empty & attended)}
+    return scored | (empty & tokens)
 
 
 def _prefix_tokens(
@@ -107,14 +135,26 @@ def _prefix_tokens(
     if not ids:
         return torch.zeros_like(content)
     position = content.long().cumsum(dim=1) - 1
-    expected = torch.tensor(ids)[position.clamp(0, len(ids) - 1)]
+    expected = torch.tensor(ids, device=input_ids.device)[position.clamp(0, len(ids) - 1)]
     return content & (position < len(ids)) & (input_ids == expected)
 
 
-def _skiplist_ids(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def skiplist_ids(words: Sequence[str] | Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Look up the token ids of `document_skiplist`, in order.
+
+    Args:
+        words (`list[str]` or `list[int]`): words that are one token each, or token ids.
+        tokenizer (`PreTrainedTokenizerBase`): the model's tokenizer.
+
+    Raises:
+        ValueError: if a word is not one token.
+    """
     # SentencePiece has "▁." for a mark that stands alone and "." for one behind a word: both are meant.
     ids: set[int] = set()
     for word in words:
+        if isinstance(word, int):
+            ids.add(word)
+            continue
         alone = tokenizer.encode(word, add_special_tokens=False)
         found: set[Any] = {tokenizer.convert_tokens_to_ids(word), *(alone if len(alone) == 1 else [])}
         found -= {None, tokenizer.unk_token_id}

@@ -544,7 +544,7 @@ WEIGHT = {"linear.weight": torch.ones(8, 32)}
             {"dense": ({"out_features": 9}, WEIGHT)},
             r"`linear.weight` of shape \(9, 32\); it holds one of shape \(8, 32\)",
         ),
-        ({"general": {"similarity_fn_name": "MaxSim"}}, "late-interaction model"),
+        ({"general": {"similarity_fn_name": "MaxSim"}}, "module of type .*Pooling"),
         ({"encoder": {"do_lower_case": True}}, "lowercases texts"),
         ({"extra": [{"path": "4_LSTM", "type": "sentence_transformers.models.LSTM"}]}, "module of type .*LSTM"),
         ({"extra": [{"path": "4_Pooling", "type": "sentence_transformers.models.Pooling"}]}, "more than one Pooling"),
