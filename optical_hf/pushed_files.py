@@ -71,14 +71,21 @@ def pushed_files(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def _code_files(root: Path) -> Iterator[str]:
+    """The files of the classes that configuration, tokenizer and modules name, and what those import beside them."""
+    classes: list[Any] = []
     for name in ("config.json", "tokenizer_config.json"):
-        content = (root / name).read_text(encoding="utf-8") if (root / name).is_file() else "{}"
-        for value in json.loads(content).get("auto_map", {}).values():
-            for one in value if isinstance(value, list) else [value]:
-                if one and "--" not in one:  # else the code lies in another repository
-                    module = root / f"{one.split('.')[0]}.py"
-                    for path in (module, *map(Path, get_relative_import_files(module))):
-                        yield path.relative_to(root).as_posix()
+        for value in (_read(root / name) or {}).get("auto_map", {}).values():
+            classes += value if isinstance(value, list) else [value]
+    classes += [module["type"] for module in _read(root / "modules.json") or []]
+    for module in {
+        root / f"{one.split('.')[0]}.py" for one in classes if one and one.count(".") == 1 and "--" not in one
+    }:
+        for path in (module, *map(Path, get_relative_import_files(module))):
+            yield path.relative_to(root).as_posix()
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def check_private(folder: str | os.PathLike[str], files: list[str], token: str | None = None) -> None:

@@ -56,7 +56,9 @@ def write_figures(
             buffer, partial = BytesIO(), folder / f"{name}.partial"
             figure.savefig(buffer, dpi=DPI, format="png")
             # With 256 colours, a third of the bytes; and without the version of matplotlib in them.
-            Image.open(buffer).convert("RGB").quantize(256).save(partial, "PNG", optimize=True)
+            Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
+                partial, "PNG", optimize=True
+            )
             partial.replace(folder / name)
             captions[name] = caption
     return captions

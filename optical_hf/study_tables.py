@@ -163,7 +163,7 @@ def passages_table(report: Mapping[str, Any], name: str, methods: Sequence[str])
             for view in kinds:
                 found = select(report["groups"], view=view, status=status, method=method)
                 cells.append(with_interval(found[0].get(GAIN), sign=True) if found else "-")
-            if set(cells) != {"-"}:
+            if set(cells) - {"-"}:
                 rows.append((TITLES[status], method, *cells))
     return table(("questions", "", *(kind.removeprefix(f"{name}, ") for kind in kinds)), rows)
 

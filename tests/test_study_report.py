@@ -236,6 +236,10 @@ def test_report_and_figures(study, tmp_path):
     assert "| yo | seen | .500 | .900 | **.650** +.150 | .500 +.000 |" in text
     assert "| half | ot | 1 x 1 (cross only) | +.080 [+.080, +.080] | +.100 | 80 % [80 %, 80 %] | +.030" in text
     assert "| ot | first second, 1 2 | 100 | 20 | 1.5 | 0.5 |" in text
+    passages = text[text.index("## The language of the passages") : text.index("## Language bias")]
+    assert (
+        "### cross" not in passages and "| seen | ot | +.100 [+.100, +.100] | +.021 [+.021, +.021] | - |" in passages
+    )
     assert "Not complete" not in text and "/home/someone" not in text and "nan" not in text
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["missing"] == [] and report["sets"]["cross"] == {
