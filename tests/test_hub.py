@@ -36,16 +36,20 @@ TEXTS = ["who wrote this book?", "habari leo", "nani aliandika kitabu hicho"]
 ENGLISH, SWAHILI = "she wrote this book today", "aliandika kitabu hicho leo"
 MODEL_FILES = {
     "config.json",
+    "config_sentence_transformers.json",
     "configuration_optical.py",
+    "json_files.py",
     "model.safetensors",
     "modeling_optical.py",
+    "modules.json",
+    "multi_vector_optical.py",
     "processing_optical.py",
+    "sentence_bert_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
 }
 CARD = {"README.md", "results.json", ".eval_results/miracl.yaml"}
-INTEROP_CODE = {"module.py", "beside.py"}
-INTEROP = {"modules.json", "config_sentence_transformers.json", "1_Dense/config.json", "1_Dense/model.safetensors"}
+INTEROP = {"1_Dense/config.json", "1_Dense/model.safetensors"}
 
 
 def make_trainer(encoder, folder, **options) -> OpticalDistillationTrainer:
@@ -78,13 +82,6 @@ def trained(tmp_path_factory, tiny_encoder) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{}" if name.endswith("json") else f"{ENGLISH}\t{SWAHILI}\n")
     torch.save({"arguments": str(folder)}, folder / "training_args.bin")
-    modules = [
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-        {"idx": 1, "name": "1", "path": "", "type": "module.Mask"},
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "module.py").write_text("from .beside import a\n")
-    (folder / "beside.py").write_text("a = 1\n")
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n\n# A student\n")
     return folder
 
@@ -118,7 +115,7 @@ def test_push_of_a_students_folder_and_nothing_else_of_it(hub, trained):
     before = hashes(trained)
     commit = push_student(trained, REPO, commit_message="First")
     repository = hub.repositories["models", REPO]
-    assert set(repository.files) == {".gitattributes", *MODEL_FILES, *CARD, *INTEROP, *INTEROP_CODE}
+    assert set(repository.files) == {".gitattributes", *MODEL_FILES, *CARD, *INTEROP}
     assert all(repository.files[name] == (trained / name).read_bytes() for name in MODEL_FILES | CARD | INTEROP)
     assert repository.messages == ["First"] and not repository.private
     assert commit.oid == repository.find("main")[0]
