@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from jinja2 import UndefinedError
 
 from .configuration_optical import OpticalConfig
 from .evaluation import NDCG
@@ -26,14 +27,6 @@ _TEMPLATES = (
 _METRICS = {
     NDCG: ("ndcg_at_10", "nDCG@10, MaxSim"),
     f"pooled_{NDCG}": ("pooled_ndcg_at_10", "nDCG@10, pooled vectors"),
-}
-_LOSSES = {
-    "ot": "optimal transport (`ot`) between the tokens of an English sentence, by the teacher, and those of its "
-    "translation, by the student",
-    "greedy": "greedy alignment (`greedy`): each token of the translation, by the student, goes to the nearest of the "
-    "English sentence, by the teacher",
-    "mse": "the squared distance (`mse`) of the single vector of an English sentence, by the teacher, to that of its "
-    "translation, by the student",
 }
 
 
@@ -72,7 +65,7 @@ def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, li
     try:
         card = _render(folder, results, repo_id or folder.name, repo_id, license)
         entries = _eval_result_entries(results, repo_id)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, UndefinedError) as error:
         raise ValueError(f"{folder / 'results.json'} is not as a run writes it: {error!r}.") from error
     if entries:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
@@ -120,29 +113,19 @@ def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | Non
     config = OpticalConfig.from_pretrained(folder)
     evaluated, bitext = results.get("languages") or {}, results.get("bitext") or {}
     arguments = results.get("arguments") or {}
-    modules = _modules(folder)
+    sentence_transformers = (folder / "modules.json").is_file()
     sources = [one for many in (results.get("bitext_sources") or {}).values() for one in many]
     data = ModelCardData(
         language=["en", *bitext] if bitext else None,
         license=license or results.get("license"),
         library_name="transformers",
         pipeline_tag="feature-extraction",
-        tags=[*TAGS, *(["sentence-transformers"] if modules else [])],
+        tags=[*TAGS, *(["sentence-transformers"] if sentence_transformers else [])],
         base_model=results.get("base_model"),
         datasets=sorted({one.partition(":")[0] for one in sources if "/" in one}) or None,
         model_name=name.rpartition("/")[2] if evaluated else None,
         eval_results=_eval_results(results, repo_id) or None,
     )
-    teacher = results.get("teacher")
-    # The teacher as others can have it: on the Hub, or what it was made from if the student started from the same.
-    same = teacher is not None and teacher == results.get("student")
-    teacher_repo = results.get("base_model") if same and results.get("base_model") else teacher
-    comment = ""
-    if teacher_repo != teacher:
-        comment = f"The run had it as {teacher}, made from this."
-    elif teacher and "/" not in teacher and teacher != results.get("base_model"):
-        comment = f"{teacher} was a local folder in the run."
-    settings = results.get("teacher_config") or {}
     best = arguments.get("metric_for_best_model") if arguments.get("load_best_model_at_end") else None
     held_out = {key.rpartition("_")[2]: value for key, value in (results.get("held_out") or {}).items()}
     rows = {seen: [(key, row) for key, row in evaluated.items() if row["seen"] is seen] for seen in (True, False)}
@@ -153,6 +136,7 @@ def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | Non
         name=name.rpartition("/")[2],
         repo=_literal(name),
         results=results,
+        arguments=arguments,
         config=config,
         seen=list(bitext),
         evaluated=evaluated,
@@ -161,78 +145,16 @@ def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | Non
         ceiling=any("english" in row for row in evaluated.values()),
         collection=results.get("collection") or "questions of the run",
         held_out=[(language, held_out[language]) for language in bitext if language in held_out],
-        facts=_facts(results),
-        teacher_text=f"`{teacher}`" + (f" (made from `{teacher_repo}`)" if teacher_repo != teacher else ""),
-        teacher_repo=teacher_repo and _literal(teacher_repo),
-        teacher_options="".join(f",\n    {key}={_literal(value)}" for key, value in settings.items()),
-        teacher_comment=comment,
-        query_only=arguments.get("roles") == ["query"],
+        literal=_literal,
         chosen_by=best if best and NDCG in best else None,
         license=license or results.get("license"),
         inherited=license is None and bool(results.get("student")),
-        sentence_transformers=bool(modules),
-        remote_modules=any(module.get("path") == "" for module in modules),
-        pylate=any(str(module.get("type")).startswith("pylate.") for module in modules),
+        sentence_transformers=sentence_transformers,
     )
-
-
-def _modules(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "modules.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-
-
-def _settings(arguments: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    chosen = {name: arguments[name] for name in names if arguments.get(name) is not None}
-    shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in chosen.items()}
-    return ", ".join(f"`{name}` {value}" for name, value in shown.items())
-
-
-_TRANSPORT = ("solver", "epsilon", "iterations", "reg_m", "partial_mass")
-_SENTENCES = ("pooled_weight", "score_weight", "bank_size", "pooled_temperature", "token_temperature")
-
-
-def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say what was trained, how, and on what machine: what of it is recorded."""
-    facts: list[tuple[str, str | None]] = []
-    if "teacher" in results:
-        facts.append(("Teacher", f"`{results['teacher']}`"))
-        start = results["student"]
-        facts.append(("Started from", "the teacher" if start == results["teacher"] else f"`{start}`"))
-    arguments = dict(results.get("arguments") or {})
-    if "loss" in results:
-        name = results["loss"]
-        only = {"unbalanced": {"partial_mass"}, "partial": {"reg_m"}}.get(arguments.get("solver", ""), None)
-        hidden = {"reg_m", "partial_mass"} if only is None else only
-        own = tuple(one for one in _TRANSPORT if one not in hidden) if name == "ot" else ()
-        text = _LOSSES.get(name, f"`{name}`")
-        if name in ("ot", "greedy"):
-            text += f"; {_settings(arguments, (*own, 'centre'))}"
-            text += (
-                ". Added to it: the squared distance of the single vectors of the two, and the divergences of the "
-                "student's scores from the teacher's over at most `bank_size` English sentences of the bitext; "
-                + _settings(arguments, _SENTENCES)
-            )
-        facts.append(("Loss", text))
-    said = (*_TRANSPORT, *_SENTENCES, "centre", "per_device_train_batch_size", "gradient_accumulation_steps")
-    rest = tuple(one for one, value in arguments.items() if one not in said and value is not False)
-    if "steps" in results:
-        pairs = arguments.get("per_device_train_batch_size", 0) * arguments.get("gradient_accumulation_steps", 1)
-        of = f" of {pairs * results.get('processes', 1)} pairs" if pairs else ""
-        facts.append(("Steps", f"{results['steps']}{of}, seed {results.get('seed')}; {_settings(arguments, rest)}"))
-    if "machine" in results:
-        text = f"{results['machine']}, processes: {results.get('processes', 1)}"
-        for key, what in (("training_seconds", "of training"), ("total_seconds", "with evaluation")):
-            if key in results:
-                text += f", {results[key] / 60:.1f} minutes {what}"
-        facts.append(("Hardware and time", text))
-    if "versions" in results:
-        facts.append(("Versions", ", ".join(f"{name} {version}" for name, version in results["versions"].items())))
-    facts.append(("Date", results.get("date")))
-    return [(label, text) for label, text in facts if text]
 
 
 def _collection(results: Mapping[str, Any]) -> tuple[str, str]:
