@@ -71,15 +71,14 @@ def pushed_files(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def _code_files(root: Path) -> Iterator[str]:
-    """The files of the classes that configuration, tokenizer and modules name, and what those import beside them."""
+    # Of the classes that configuration, tokenizer and modules name, and of what those import from beside them.
     classes: list[Any] = []
     for name in ("config.json", "tokenizer_config.json"):
         for value in (_read(root / name) or {}).get("auto_map", {}).values():
             classes += value if isinstance(value, list) else [value]
     classes += [module["type"] for module in _read(root / "modules.json") or []]
-    for module in {
-        root / f"{one.split('.')[0]}.py" for one in classes if one and one.count(".") == 1 and "--" not in one
-    }:
+    here = {one.split(".")[0] for one in classes if one and one.count(".") == 1 and "--" not in one}
+    for module in (root / f"{name}.py" for name in here):
         for path in (module, *map(Path, get_relative_import_files(module))):
             yield path.relative_to(root).as_posix()
 
