@@ -120,7 +120,8 @@ def scored_tokens(
         scored &= ~_prefix_tokens(input_ids, content, prefix, tokenizer)
     if role == "document" and config.document_skiplist:
         skipped = torch.tensor(skiplist_ids(config.document_skiplist, tokenizer), device=input_ids.device)
-        scored &= ~(content & torch.isin(input_ids, skipped))
+        # Not by torch.isin, which has no form in ONNX.
+        scored &= ~(content & (input_ids.unsqueeze(-1) == skipped).any(dim=-1))
     scored |= expansion
     empty = ~scored.any(dim=1, keepdim=True)
     return scored | (empty & tokens)
