@@ -24,8 +24,8 @@ def export_pylate(model: OpticalModel, folder: str | os.PathLike[str]) -> None:
     """Save a model as PyLate does; `MultiVectorEncoder(folder)` of sentence-transformers loads it as well.
 
     PyLate applies a prefix of several tokens only when asked to: `encode(..., prompt_name="query", is_query=True)` and
-    `encode(..., prompt_name="document", is_query=False)`. It takes the spaces off both ends of a text. A model without
-    projection gets the identity as one, since PyLate would add a random one.
+    `encode(..., prompt_name="document", is_query=False)`. It takes the spaces off both ends of a text, prefix
+    included. A model without projection gets the identity as one, since PyLate would add a random one.
 
     Args:
         model ([`OpticalStudent`] or [`OpticalTeacher`]):

@@ -25,8 +25,7 @@ def multilingual_encoder(folder: Path) -> Path:
     """Save an XLM-R of two layers, with random weights and a tokenizer trained on the texts."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
-    # As XLM-R's: spaces around a text and several in a row make no tokens.
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
     tokenizer.train_from_iterator([*SENTENCES, "query: passage: . , ? !"], trainer)
