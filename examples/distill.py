@@ -257,8 +257,8 @@ def main(arguments: Sequence[str]) -> None:
 RECIPE = (
     *("learning_rate", "warmup_steps", "weight_decay", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("roles", "concatenation", "retention_share", "retention_weight", "mark_dropout", "dropout", "freeze_embeddings"),
-    *("freeze_layers", "solver", "epsilon", "iterations", "reg_m", "partial_mass", "centre", "pooled_weight"),
-    *("score_weight", "bank_size", "pooled_temperature", "token_temperature", "bf16", "fp16"),
+    *("freeze_layers", "solver", "epsilon", "iterations", "reg_m", "partial_mass", "centre", "token_weight"),
+    *("pooled_weight", "score_weight", "bank_size", "pooled_temperature", "token_temperature", "bf16", "fp16"),
     *("load_best_model_at_end", "metric_for_best_model"),
 )
 

@@ -34,6 +34,8 @@ class TokenLoss:
     """What transport and greedy alignment share: a cost between tokens, and two terms of whole sentences.
 
     Args:
+        token_weight (`float`, *optional*, defaults to 1.0):
+            Weight of the cost of the alignment. 0 leaves the terms of whole sentences alone.
         pooled_weight (`float`, *optional*, defaults to 1.0):
             Weight of [`pooled_distance`], which is added.
         centre (`torch.Tensor` of shape `(dim,)`, *optional*):
@@ -45,6 +47,7 @@ class TokenLoss:
             Weight of these divergences.
     """
 
+    token_weight: float = 1.0
     pooled_weight: float = 1.0
     centre: Tensor | None = None
     bank: ScoreBank | None = None
@@ -62,7 +65,7 @@ class TokenLoss:
 
     def total(self, moved: Tensor, teacher: OpticalOutput, student: OpticalOutput) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cost of the alignment, `(batch,)`, with the terms of whole sentences, and numbers to log."""
-        losses, numbers = moved, {"cost": moved.detach().mean()}
+        losses, numbers = self.token_weight * moved, {"cost": moved.detach().mean()}
         if self.pooled_weight:
             distance = pooled_distance(teacher, student)
             losses, numbers["pooled_distance"] = losses + self.pooled_weight * distance, distance.detach().mean()

@@ -164,7 +164,7 @@ class OpticalDistillationTrainer(Trainer):
                 token_temperature=args.token_temperature,
             )
             centre, bank = (made.mean if args.centre else None), (made if args.score_weight else None)
-        common = (args.pooled_weight, centre, bank, args.score_weight)
+        common = (args.token_weight, args.pooled_weight, centre, bank, args.score_weight)
         if name == "greedy":
             return GreedyLoss(*common)
         return OTLoss(*common, args.solver, args.epsilon, args.iterations, args.reg_m, args.partial_mass)

@@ -61,6 +61,8 @@ class OpticalTrainingArguments(TrainingArguments):
             Share of the mass that is moved, for `solver="partial"`.
         centre (`bool`, *optional*, defaults to `True`):
             Whether the teacher's mean token vector is subtracted from both sides before the cosine.
+        token_weight (`float`, *optional*, defaults to 1.0):
+            Weight of the transport or greedy loss itself; 0 leaves the next two terms alone.
         pooled_weight (`float`, *optional*, defaults to 1.0):
             Weight of the squared distance of the pooled vectors, which is added to the transport or greedy loss.
         score_weight (`float`, *optional*, defaults to 1.0):
@@ -99,6 +101,7 @@ class OpticalTrainingArguments(TrainingArguments):
     reg_m: float = field(default=10.0, metadata={"help": "Price of missing a marginal (solver unbalanced)."})
     partial_mass: float = field(default=0.8, metadata={"help": "Share of the mass that is moved (solver partial)."})
     centre: bool = field(default=True, metadata={"help": "Subtract the teacher's mean vector before the cosine."})
+    token_weight: float = field(default=1.0, metadata={"help": "Weight of the transport or greedy loss itself."})
     pooled_weight: float = field(default=1.0, metadata={"help": "Weight of the distance of the pooled vectors."})
     score_weight: float = field(default=1.0, metadata={"help": "Weight of the divergences of the scores."})
     bank_size: int = field(default=4096, metadata={"help": "English sentences that are scored for it."})
@@ -136,7 +139,8 @@ class OpticalTrainingArguments(TrainingArguments):
         for name in ("mark_dropout", "dropout", "partial_mass"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it has to lie between 0 and 1.")
-        for name in ("retention_share", "retention_weight", "pooled_weight", "score_weight", "freeze_layers"):
+        weights = ("retention_weight", "token_weight", "pooled_weight", "score_weight")
+        for name in ("retention_share", *weights, "freeze_layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         for name in (

@@ -159,13 +159,13 @@ def test_divergence_of_scores_by_hand():
 def test_divergence_of_a_padded_batch_is_that_of_its_pairs(teacher, student):
     sentences = ragged([4, 2, 5], seed=3)
     bank = ScoreBank(sentences.pooled.float(), sentences.token_vectors.float(), sentences.scoring_mask, 0.1, 0.1)
-    loss = OTLoss(solver="exact", pooled_weight=0.5, bank=bank, score_weight=2.0)
+    loss = OTLoss(solver="exact", token_weight=3.0, pooled_weight=0.5, bank=bank, score_weight=2.0)
     losses, numbers = loss(teacher, student)
     alone = [float(loss(one(teacher, row), one(student, row))[0]) for row in range(len(LENGTHS))]
     assert losses.tolist() == pytest.approx(alone, abs=1e-6)
     scores = numbers["maxsim_divergence"] + numbers["pooled_divergence"]
     assert float(losses.mean()) == pytest.approx(
-        float(numbers["cost"] + 0.5 * numbers["pooled_distance"] + 2.0 * scores), rel=1e-6
+        float(3.0 * numbers["cost"] + 0.5 * numbers["pooled_distance"] + 2.0 * scores), rel=1e-6
     )
 
 

@@ -387,6 +387,7 @@ def test_the_logged_numbers_of_a_step_by_hand(build):
         Dataset.from_list(rows),
         solver="exact",
         centre=False,
+        token_weight=2.0,
         pooled_weight=0.5,
         score_weight=0.25,
         token_temperature=0.1,
@@ -417,7 +418,7 @@ def test_the_logged_numbers_of_a_step_by_hand(build):
             divergences[name].append(sum(p * math.log(p / q) for p, q in zip(*shares, strict=True)))
         distance = math.dist(*(vectors_by_hand(*side, pooled=True)[0] for side in sides)) ** 2
         losses[row["language"]].append(
-            costs[-1] + 0.5 * distance + 0.25 * (divergences["maxsim"][-1] + divergences["pooled"][-1])
+            2.0 * costs[-1] + 0.5 * distance + 0.25 * (divergences["maxsim"][-1] + divergences["pooled"][-1])
         )
         tokens.append(student)
     log = trainer.state.log_history[0]
