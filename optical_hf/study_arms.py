@@ -30,7 +30,7 @@ from .modeling_optical import OpticalModel, OpticalStudent, OpticalTeacher
 from .passage_index import PassageIndex, build_index
 from .quickstart import quickstart_model
 from .study import Arm, Study, record_study
-from .study_bitext import Pairs, load_pairs, monolingual_texts, select_pairs
+from .study_bitext import Pairs, load_pairs, monolingual_texts, record_pairs, select_pairs
 from .study_evaluation import evaluate_set
 from .study_methods import training_arguments
 from .study_sets import EvaluationSet
@@ -52,7 +52,7 @@ class StudyRun:
 
     Raises:
         ValueError: before any model is loaded, if an arm does not exist, its base was not run, the folder holds
-            another study, or there is too little bitext.
+            another study or other bitext, or there is too little bitext.
 
     Example:
 
@@ -79,6 +79,7 @@ class StudyRun:
         record_study(study, self.folder, write=False)
         if any(not self._is_complete(arm) and arm.rotation for arm in self.arms):
             self.pairs: Pairs = load_pairs(study, self.arms)
+            record_pairs(self.pairs, self.folder, write=self.state.is_main_process)
         self.state.wait_for_everyone()
         record_study(study, self.folder, write=self.state.is_main_process)
         self.state.wait_for_everyone()

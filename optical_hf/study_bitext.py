@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from pathlib import Path
 
 from datasets import Dataset
 
 from .bitext import load_bitext
+from .json_files import write_json
 from .study import Arm, Study
 
 Pairs = dict[str, dict[str, str]]  # language -> English sentence -> its translation
@@ -39,6 +43,29 @@ def load_pairs(study: Study, arms: Iterable[Arm]) -> Pairs:
                     "each language: lower `pairs`, raise `max_words`, or give more bitext."
                 )
     return pairs
+
+
+def record_pairs(pairs: Pairs, folder: str | os.PathLike[str], write: bool = True) -> None:
+    """Keep in a study's folder what its bitext was, `bitext.json`, and refuse to go on with another.
+
+    Args:
+        pairs (`dict[str, dict[str, str]]`): from [`load_pairs`].
+        folder (`str` or `Path`): of the study's output.
+        write (`bool`, *optional*, defaults to `True`): whether this process writes.
+
+    Raises:
+        ValueError: naming the language whose pairs have changed since an arm was trained.
+    """
+    path = Path(folder) / "bitext.json"
+    here = {language: {"pairs": len(found), "hash": _hash(found)} for language, found in pairs.items()}
+    there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else here
+    if changed := [language for language in here if there.get(language) != here[language]]:
+        raise ValueError(
+            f"{folder} holds a study of other bitext: that of {', '.join(changed)} has changed since it began. Put "
+            f"its files back, or choose another --output_dir; if no arm was trained yet, remove {path}."
+        )
+    if write:
+        write_json(path, here, indent=2)
 
 
 def select_pairs(pairs: Pairs, languages: Iterable[str], count: int, seed: int) -> Dataset:
@@ -90,6 +117,10 @@ def monolingual_texts(pairs: Pairs, count: int, seed: int) -> dict[str, list[str
         language: sorted(sentences, key=lambda text: (_draw(seed, f"{language}\t{text}"), text))[:count]  # noqa: B023
         for language, sentences in sorted(texts.items())
     }
+
+
+def _hash(translations: Mapping[str, str]) -> str:
+    return blake2b(json.dumps(sorted(translations.items())).encode(), digest_size=16).hexdigest()
 
 
 def _draw(seed: int, text: str) -> bytes:

@@ -17,7 +17,7 @@ import yaml
 from optical_hf import OpticalDistillationTrainer
 from optical_hf.study import load_study, record_study
 from optical_hf.study_arms import StudyRun
-from optical_hf.study_bitext import load_pairs, monolingual_texts, select_pairs
+from optical_hf.study_bitext import load_pairs, monolingual_texts, record_pairs, select_pairs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ENGLISH = ["the", "a", "who", "wrote", "it", "rains", "today", "book", "this", "she"]
@@ -307,6 +307,18 @@ def test_a_folder_of_another_study(data, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"another config than .*changed.yaml: {'.'.join(keys)}"):
             record_study(load_study(changed(data, *keys, value=value)), tmp_path)
+
+
+def test_other_bitext_than_before(data, tmp_path):
+    study = load_study(save(data, config()))
+    pairs = load_pairs(study, [])
+    record_pairs(pairs, tmp_path)
+    record_pairs({language: dict(reversed(found.items())) for language, found in pairs.items()}, tmp_path)
+    [english, *_] = pairs["yo"]
+    pairs["yo"][english] += "."
+    with pytest.raises(ValueError, match="other bitext: that of yo has changed since it began"):
+        record_pairs(pairs, tmp_path)
+    assert json.loads((tmp_path / "bitext.json").read_text())["yo"]["pairs"] == 35
 
 
 def results(folder: Path) -> dict[str, Any]:
