@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from .quickstart import MODEL_NAME
 from .study_figures import write_figures
 from .study_measures import PRIMARY, study_measures
 from .study_results import ZERO_SHOT, StudyResults, read_results
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Of the study's file, what is about the method: where its files are says nothing to others.
-CONFIG_KEYS = ["teacher", "student", "checkpoint", "max_words", "pairs", "rotations", "seeds", "training", "methods"]
-CONFIG_KEYS += ["levers"]
+CONFIG_KEYS = ("checkpoint", "max_words", "pairs", "rotations", "seeds", "training", "methods", "levers")
 NOTHING = {"value": float("-inf")}
 SEEN_KEPT = 0.9  # of the gain of seen languages: what a lever for the unseen may not cost
 
@@ -62,9 +62,11 @@ def write_report(study: Study, folder: str | os.PathLike[str]) -> dict[str, Any]
     results = read_results(folder, study.arms, list(study.rotations), list(study.evaluation))
     levers = {name: str(lever.base) for name, lever in study.levers.items()}
     measures = study_measures(results, list(study.methods), levers)
+    teacher = study.config.get("teacher") or MODEL_NAME
+    models = {"teacher": teacher, "student": study.config.get("student") or teacher}
     report: dict[str, Any] = {
         "missing": _missing(study, results),
-        "config": {key: study.config[key] for key in CONFIG_KEYS if key in study.config},
+        "config": models | {key: study.config[key] for key in CONFIG_KEYS if key in study.config},
         "sets": {
             name: {"protocol": protocol, "queries": _queries(results, name)}
             for name, protocol in results.protocols.items()
@@ -161,7 +163,8 @@ def _markdown(
         queries = ", ".join(f"{language} {count}" for language, count in one["queries"].items())
         lines.append(f"- `{name}`: {one['protocol']}. Queries: {queries}.")
     lines += ["", "## The study", "", *_costs(results, [*methods, *levers]), "```yaml"]
-    lines += [yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True, width=110).rstrip(), "```"]
+    config = yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    lines += [config.rstrip(), "```"]
     return lines
 
 

@@ -241,6 +241,8 @@ def test_report_and_figures(study, tmp_path):
         "### cross" not in passages and "| seen | ot | +.100 [+.100, +.100] | +.021 [+.021, +.021] | - |" in passages
     )
     assert "Not complete" not in text and "/home/someone" not in text and "nan" not in text
+    assert "teacher: multilingual-e5-small-q4\nstudent: multilingual-e5-small-q4\n" in text
+    assert "seen: [yo]" in text
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["missing"] == [] and report["sets"]["cross"] == {
         "protocol": "all of it",
