@@ -7,6 +7,7 @@ from .bitext_sampling import balance_languages, hold_out
 from .configuration_optical import OpticalConfig
 from .hub import PushError, push_metric_space, push_student
 from .interop import export_pylate, export_single_vector
+from .interpolation import interpolate
 from .losses import GreedyLoss, OTLoss, mse_loss
 from .metrics import register_metric
 from .miracl import load_miracl
@@ -44,6 +45,7 @@ __all__ = [
     "export_pylate",
     "export_single_vector",
     "hold_out",
+    "interpolate",
     "load_bitext",
     "load_miracl",
     "maxsim",

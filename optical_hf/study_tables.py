@@ -236,7 +236,8 @@ NOTES = {
         "",
     ],
     "Language by language": [
-        "An asterisk: differs significantly from zero-shot. Bold: the best of a row.",
+        "An asterisk: differs significantly from zero-shot. Bold: the best of the methods, even if worse than",
+        "zero-shot.",
         "",
     ],
     "The language of the passages": [
