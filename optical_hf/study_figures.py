@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -161,7 +162,8 @@ class _Drawing:
         handles = [panel.errorbar([], [], [], label=method, **_style(index)) for index, method in enumerate(methods)]
         handles.append(panel.errorbar([], [], [], label="seen", **GREY))
         handles.append(panel.errorbar([], [], [], label="never seen", **(GREY | {"markerfacecolor": "white"})))
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+        columns = _columns([*methods, "seen", "never seen"], size[0])
+        figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
         return figure, (
             f"{name}: gain over zero-shot by language of the questions, MaxSim nDCG@10, 95 % intervals. Filled: in "
             "rotations that see the language (and English questions); hollow: in those that do not."
@@ -231,7 +233,8 @@ class _Drawing:
             panel.set_title(titles[name])
             panel.set_xlabel("step")
         handles = {method: handles[method] for method in methods if method in handles}
-        figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=len(handles), frameon=False)
+        columns = _columns(list(handles), figure.get_figwidth())
+        figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=columns, frameon=False)
         return figure, "Training: mean over rotations and seeds, and from the smallest to the largest of them."
 
     def _curves(self, method: str, name: str) -> dict[int, list[float]]:
@@ -242,6 +245,12 @@ class _Drawing:
                 if step is not None and value is not None:
                     points.setdefault(step, []).append(value)
         return points
+
+
+def _columns(labels: Sequence[str], width: float) -> int:
+    """Columns of a legend that fits into so many inches, in as few rows as that takes."""
+    rows = math.ceil(sum(0.5 + 0.065 * len(label) for label in labels) / width)
+    return math.ceil(len(labels) / rows)
 
 
 def _box(x: int, y: int) -> Any:
