@@ -158,6 +158,7 @@ def training_arguments(method: Method, folder: str | os.PathLike[str], seed: int
         if name in method.options:
             raise ValueError(f"`{name}` is set by the study itself; leave it out.")
     options = {"report_to": "none", "save_strategy": "no", "use_cpu": not torch.accelerator.is_available()}
+    options["disable_tqdm"] = False  # by default it follows the verbosity of transformers, which a study lowers
     options |= {name: value for name, value in method.options.items() if value is not None}
     options |= {"output_dir": os.fspath(folder), "seed": seed}
     words = []
