@@ -48,7 +48,7 @@ from optical_hf.bitext import parse_bitext_arguments
 from optical_hf.bitext_sampling import balance_languages
 from optical_hf.hub import push_output
 from optical_hf.json_files import write_json
-from optical_hf.launching import check_world_size, check_writable
+from optical_hf.launching import check_world_size, check_writable, end_processes
 from optical_hf.model_card import write_card
 from optical_hf.provenance import checkpoint_origin, source_names
 from optical_hf.quickstart import quickstart_arguments, quickstart_model
@@ -267,3 +267,4 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (ValueError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    end_processes()

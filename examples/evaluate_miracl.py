@@ -22,7 +22,7 @@ from transformers import HfArgumentParser
 from optical_hf.evaluator import evaluate_collection
 from optical_hf.first_stage import first_stage
 from optical_hf.json_files import write_json
-from optical_hf.launching import check_writable, start_processes
+from optical_hf.launching import check_writable, end_processes, start_processes
 from optical_hf.miracl import PROTOCOLS, load_miracl
 from optical_hf.published import published_scores, published_sources
 from optical_hf.trec import write_run
@@ -142,3 +142,4 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         sys.exit(f"error: {error}")
+    end_processes()

@@ -28,7 +28,7 @@ from optical_hf.evaluator import evaluate_collection
 from optical_hf.first_stage import first_stage
 from optical_hf.json_files import write_json
 from optical_hf.languages import language_code
-from optical_hf.launching import check_writable, start_processes
+from optical_hf.launching import check_writable, end_processes, start_processes
 from optical_hf.passage_index import model_fingerprint
 from optical_hf.quickstart import quickstart_model
 from optical_hf.trec import iter_passages, read_qrels, read_topics, write_run
@@ -175,3 +175,4 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         sys.exit(f"error: {error}")
+    end_processes()

@@ -21,6 +21,7 @@ import datasets
 import transformers
 from transformers import HfArgumentParser
 
+from optical_hf.launching import end_processes
 from optical_hf.study import load_study
 from optical_hf.study_arms import StudyRun
 from optical_hf.study_report import write_report
@@ -63,3 +64,4 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (ValueError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    end_processes()

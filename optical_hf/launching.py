@@ -30,6 +30,17 @@ def start_processes() -> PartialState:
     return state
 
 
+def end_processes() -> None:
+    """Leave the processes of this launch, to be called last, and only where nothing failed.
+
+    A process that exits while it still belongs to a group is now and then aborted on the CPU ("terminate called
+    without an active exception", exit code 134), after its work is done. After an error, leaving would wait on GPUs
+    for processes that are in the middle of something else; the launcher ends those.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def check_world_size(world_size: int) -> None:
     """Raise an error if this run was asked for more processes than it got.
 

@@ -210,11 +210,13 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
 SCRIPT = """
 import json, sys
 from accelerate import PartialState
+from optical_hf.launching import end_processes
 state = PartialState(cpu=True)
 sys.path.insert(0, sys.argv[1])
 import test_passage_index as test
 print(json.dumps(test.build_and_search(sys.argv[2], sys.argv[3], state.process_index)))
 assert state.num_processes == 2
+end_processes()
 """
 
 

@@ -26,6 +26,7 @@ from optical_hf import (
     RetrievalSet,
 )
 from optical_hf.augmentation import with_concatenation
+from optical_hf.launching import end_processes
 
 ENGLISH = ["the", "a", "who", "wrote", "it", "rains", "today", "book", "this", "she"]
 SWAHILI = ["nani", "aliandika", "hicho", "kitabu", "leo", "mvua", "inanyesha", "habari"]
@@ -102,6 +103,7 @@ def train_in_two_processes(encoder: str, folder: str) -> None:
         results[name] = {"seen": gather_object([seen]), "log": trainer.state.log_history}
     if trainer.args.process_index == 0:
         (Path(folder) / "results.json").write_text(json.dumps(results))
+    end_processes()
 
 
 def weights(model) -> dict[str, torch.Tensor]:
