@@ -1,4 +1,4 @@
-"""What has to be true before a run starts: as many processes as asked for, and room to write."""
+"""What surrounds a run: as many processes as asked for and room to write before it, and leaving them after it."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def mse_loss(teacher: OpticalOutput, student: OpticalOutput) -> tuple[Tensor, di
     return pooled_distance(teacher, student), {}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TokenLoss:
     """What transport and greedy alignment share: a cost between tokens, and two terms of whole sentences.
 
@@ -75,7 +75,7 @@ class TokenLoss:
         return losses, numbers
 
 
-@dataclass
+@dataclass(kw_only=True)
 class OTLoss(TokenLoss):
     """OPTICAL's loss (arXiv 2301.12566): <P, C> of the plan P that moves the teacher's tokens onto the student's.
 
@@ -114,7 +114,7 @@ class OTLoss(TokenLoss):
         return losses, numbers | {"plan_entropy": plan_entropy(plan, student.scoring_mask).mean()}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class GreedyLoss(TokenLoss):
     """DR.DECR's alignment (arXiv 2112.08185): each student token goes to the teacher token that is nearest to it."""
 

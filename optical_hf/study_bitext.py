@@ -54,15 +54,16 @@ def record_pairs(pairs: Pairs, folder: str | os.PathLike[str], write: bool = Tru
         write (`bool`, *optional*, defaults to `True`): whether this process writes.
 
     Raises:
-        ValueError: naming the language whose pairs have changed since an arm was trained.
+        ValueError: naming the language whose pairs have changed since the first arm was begun.
     """
     path = Path(folder) / "bitext.json"
     here = {language: {"pairs": len(found), "hash": _hash(found)} for language, found in pairs.items()}
-    there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else here
+    begun = path.exists() and (Path(folder) / "arms").exists()
+    there = json.loads(path.read_text(encoding="utf-8")) if begun else here
     if changed := [language for language in here if there.get(language) != here[language]]:
         raise ValueError(
             f"{folder} holds a study of other bitext: that of {', '.join(changed)} has changed since it began. Put "
-            f"its files back, or choose another --output_dir; if no arm was trained yet, remove {path}."
+            "its files back, or choose another --output_dir."
         )
     if write:
         write_json(path, here, indent=2)

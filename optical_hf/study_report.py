@@ -221,10 +221,11 @@ def _summary(report: Mapping[str, Any], view: str, sets: Sequence[str], methods:
             for row in levers
             if row.get("kept", NOTHING)["value"] >= SEEN_KEPT
             and row.get("unseen", {"gain": NOTHING})["gain"]["value"] >= 0
+            and not _lost(report, sets, row["lever"])
         ]
         lines.append(
-            f"- **Levers** that keep {percent(SEEN_KEPT)} of their base's seen gain and lose nothing unseen against "
-            f"zero-shot: {', '.join(good) or 'none'}, of {len(levers)}."
+            f"- **Levers** that keep {percent(SEEN_KEPT)} of their base's seen gain, gain on unseen languages in the "
+            f"mean, and lose none of them significantly: {', '.join(good) or 'none'}, of {len(levers)}."
         )
     return lines
 
@@ -240,6 +241,11 @@ def _tally(report: Mapping[str, Any], sets: Sequence[str], name: str, other: str
         if tests:
             parts.append(f"{status} +{better} -{worse} of {len(tests)}")
     return ", ".join(parts) or "not comparable"
+
+
+def _lost(report: Mapping[str, Any], sets: Sequence[str], name: str) -> bool:
+    tests = select(report["tests"], status="unseen", method=name, against=ZERO_SHOT)
+    return any(row["significant"] and row["difference"] < 0 for row in tests if row["view"] in sets)
 
 
 def _costs(results: StudyResults, names: Sequence[str]) -> list[str]:

@@ -217,7 +217,8 @@ def _ranks(found: Mapping[str, Any]) -> str:
 INTRODUCTION = (
     "nDCG@10 by MaxSim, where nothing else is said. Means are over evaluation sets, which weigh the same, of",
     "means over their languages, which weigh the same; a language that rotates is in both groups. In brackets,",
-    "95 % intervals by bootstrap over queries and seeds. *Gap closed*: of the way from zero-shot to the",
+    "95 % intervals by bootstrap over queries and seeds (of one seed, over queries only: nothing of how trainings",
+    "vary is in them). *Gap closed*: of the way from zero-shot to the",
     f"ceiling, the same questions in English, where it is {number(SMALLEST_GAP)} or more. Tests are paired",
     f"randomisation tests by language, p < {number(LEVEL)} after Holm's correction over the languages of one",
     "evaluation set that are seen, or never seen, in one comparison.",

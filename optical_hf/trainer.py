@@ -152,6 +152,8 @@ class OpticalDistillationTrainer(Trainer):
             return mse_loss
         if name not in ("ot", "greedy"):
             raise ValueError(f"Unknown loss {name!r}: choose 'ot', 'greedy', 'mse', or pass a callable.")
+        if not (args.token_weight or args.pooled_weight or args.score_weight):
+            raise ValueError("`token_weight`, `pooled_weight` and `score_weight` are all 0: nothing would be learnt.")
         centre, bank = None, None
         if self.train_dataset is not None and (args.centre or args.score_weight):
             size = args.bank_size if args.score_weight else _SENTENCES_WITH_TOKENS
@@ -164,10 +166,11 @@ class OpticalDistillationTrainer(Trainer):
                 token_temperature=args.token_temperature,
             )
             centre, bank = (made.mean if args.centre else None), (made if args.score_weight else None)
-        common = (args.token_weight, args.pooled_weight, centre, bank, args.score_weight)
+        weights = {name: getattr(args, name) for name in ("token_weight", "pooled_weight", "score_weight")}
         if name == "greedy":
-            return GreedyLoss(*common)
-        return OTLoss(*common, args.solver, args.epsilon, args.iterations, args.reg_m, args.partial_mass)
+            return GreedyLoss(**weights, centre=centre, bank=bank)
+        names = ("solver", "epsilon", "iterations", "reg_m", "partial_mass")
+        return OTLoss(**weights, centre=centre, bank=bank, **{name: getattr(args, name) for name in names})
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)

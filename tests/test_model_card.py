@@ -133,6 +133,7 @@ def test_no_number_is_from_anywhere_else(trained):
     assert dict(counts) == {"sw": 5, "yo": 4} == {name: count["kept"] for name, count in results["bitext"].items()}
     assert "from `en-sw.tsv`" in text and "from `en-yo.tsv`" in text
     assert "`epsilon` 0.1" in text and "`solver` sinkhorn" in text and "reg_m" not in text
+    assert "`token_weight` 1.0" in text
     elsewhere = {"warmup_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16"}
     elsewhere |= {"load_best_model_at_end", "metric_for_best_model", "reg_m", "partial_mass"}
     for name in results["arguments"].keys() - elsewhere:

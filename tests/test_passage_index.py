@@ -208,7 +208,7 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
 
 
 SCRIPT = """
-import json, sys
+import json, sys, torch
 from accelerate import PartialState
 from optical_hf.launching import end_processes
 state = PartialState(cpu=True)
@@ -217,6 +217,7 @@ import test_passage_index as test
 print(json.dumps(test.build_and_search(sys.argv[2], sys.argv[3], state.process_index)))
 assert state.num_processes == 2
 end_processes()
+assert not torch.distributed.is_initialized()
 """
 
 

@@ -316,6 +316,10 @@ def test_other_bitext_than_before(data, tmp_path):
     record_pairs({language: dict(reversed(found.items())) for language, found in pairs.items()}, tmp_path)
     [english, *_] = pairs["yo"]
     pairs["yo"][english] += "."
+    (tmp_path / "new").mkdir()
+    record_pairs(pairs, tmp_path / "new")  # until an arm is there, nothing could be of other bitext
+    record_pairs(load_pairs(study, []), tmp_path / "new")
+    (tmp_path / "arms").mkdir()
     with pytest.raises(ValueError, match="other bitext: that of yo has changed since it began"):
         record_pairs(pairs, tmp_path)
     assert json.loads((tmp_path / "bitext.json").read_text())["yo"]["pairs"] == 35
@@ -371,6 +375,7 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     done = launch(*words)
     assert done.returncode == 0, done.stderr[-6000:]
     assert "Arm 10 of 10, first-both_sides-1, took" in done.stderr and (out / "report.md").exists()
+    assert "3/3 [" in done.stderr  # the bar of training, though a study lowers the verbosity
     report = (out / "report.json").read_bytes()
     before = results(out)
     assert sum(name.endswith("arm.json") for name in before) == 10
@@ -413,3 +418,8 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     assert done.returncode == 0 and "Arm 1 of 1" in done.stderr and results(out) == before
     with pytest.raises(ValueError, match="out holds a study of another config than .*: pairs differ"):
         StudyRun(load_study(changed(data, "pairs", value=12)), out)
+    shutil.rmtree(first)
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    (other / "yo.tsv").write_text((data / "yo.tsv").read_text().replace("\n", "!\n"))
+    with pytest.raises(ValueError, match="out holds a study of other bitext: that of yo has changed"):
+        StudyRun(load_study(save(other, config())), out)

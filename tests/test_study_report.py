@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from optical_hf.study_figures import DPI, _Drawing
+from optical_hf.study_figures import DPI, _columns, _Drawing
 from optical_hf.study_measures import study_measures
 from optical_hf.study_report import write_report
 from optical_hf.study_results import Grid, View, read_results
@@ -297,6 +297,11 @@ def test_without_matplotlib(study, tmp_path, monkeypatch, caplog):
     write_report(study, tmp_path)
     assert 'pip install "optical-hf[study]"' in caplog.text
     assert "## Figures" not in (tmp_path / "report.md").read_text() and not (tmp_path / "figures").exists()
+
+
+def test_a_legend_is_no_wider_than_its_figure():
+    labels = ["0123456789"] * 6  # 1.15 inches each
+    assert [_columns(labels, width) for width in (7, 6.8, 3.5, 1.2)] == [6, 3, 3, 1]
 
 
 def test_grid_without_a_seed_in_every_rotation(results):

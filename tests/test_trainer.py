@@ -380,6 +380,8 @@ def test_a_callable_loss_trains_and_logs(build):
     assert logged(runs[1], "loss_sw") == []
     with pytest.raises(ValueError, match="Unknown loss 'sinkhorn'.*'ot', 'greedy', 'mse'"):
         build(make_bitext(8), loss="sinkhorn")
+    with pytest.raises(ValueError, match="`pooled_weight` and `score_weight` are all 0: nothing would be learnt"):
+        build(make_bitext(8), loss="greedy", token_weight=0.0, pooled_weight=0.0, score_weight=0.0)
 
 
 def test_the_logged_numbers_of_a_step_by_hand(build):
