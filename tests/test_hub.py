@@ -217,7 +217,7 @@ def test_fresh_processes_load_it_with_the_package_and_without(hub, trained, stud
         for name in ("student", "sharded"):
             vectors = torch.load(tmp_path / f"{blocked}-{name}.pt", weights_only=True)
             for one, other in zip(vectors, expected, strict=True):
-                torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
     # Without the package, the code that came with the model pushes it as Transformers does.
     assert hub.repositories["models", "writer/again"].files.keys() >= MODEL_FILES
 

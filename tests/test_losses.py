@@ -162,10 +162,10 @@ def test_divergence_of_a_padded_batch_is_that_of_its_pairs(teacher, student):
     loss = OTLoss(solver="exact", token_weight=3.0, pooled_weight=0.5, bank=bank, score_weight=2.0)
     losses, numbers = loss(teacher, student)
     alone = [float(loss(one(teacher, row), one(student, row))[0]) for row in range(len(LENGTHS))]
-    assert losses.tolist() == pytest.approx(alone, abs=1e-6)
+    assert losses.tolist() == pytest.approx(alone, rel=1e-5)  # the bank is in float32
     scores = numbers["maxsim_divergence"] + numbers["pooled_divergence"]
     assert float(losses.mean()) == pytest.approx(
-        float(3.0 * numbers["cost"] + 0.5 * numbers["pooled_distance"] + 2.0 * scores), rel=1e-6
+        float(3.0 * numbers["cost"] + 0.5 * numbers["pooled_distance"] + 2.0 * scores), rel=1e-5
     )
 
 

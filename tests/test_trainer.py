@@ -198,9 +198,9 @@ def test_accumulation_and_processes_give_the_weights_of_one_batch(build, tiny_en
     for name in ("loss", "cost", "plan_entropy", "maxsim_divergence", "pooled_divergence", "loss_en", "loss_sw"):
         expected = logged(whole, name)
         assert len(expected) == 4 or name == "loss_en"
-        assert logged(halves, name) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        assert logged(halves, name) == pytest.approx(expected, rel=1e-4, abs=1e-6)
         assert [entry[name] for entry in results["log"] if name in entry] == pytest.approx(
-            expected, rel=1e-5, abs=1e-6
+            expected, rel=1e-4, abs=1e-6
         )
 
 
@@ -557,7 +557,7 @@ def test_retention_weight_scales_and_a_share_of_zero_adds_nothing(build):
         assert english > 1
         with torch.no_grad():
             loss = float(trainer.compute_loss(trainer.model, trainer.data_collator(list(bitext))))
-        assert loss == pytest.approx((others + weight * english) / 6, rel=1e-6)
+        assert loss == pytest.approx((others + weight * english) / 6, rel=1e-5)
 
 
 @pytest.mark.parametrize(
