@@ -31,6 +31,7 @@ from .study_results import (
 # Of a smaller gap to the ceiling, or gain over zero-shot, a share would be noise.
 SMALLEST_GAP, SMALLEST_GAIN = 0.01, 0.005
 PRIMARY = f"maxsim {NDCG}"
+SEED_GAINS = f"gain {PRIMARY} by seed"
 LEVEL = 0.05  # of significance, after Holm's correction
 Row = dict[str, Any]
 
@@ -50,10 +51,10 @@ def study_measures(results: StudyResults, methods: Sequence[str], levers: dict[s
 
     Returns:
         `dict`: lists of rows. `pairs`: each language pair in each rotation. `languages` and `groups`: scores, gains
-        over zero-shot and the share of the gap to the ceiling closed, of each language, and of all that are seen,
-        unseen or English. `robustness`: unseen against seen. `contrasts` and `tests`: methods against zero-shot and
-        each other, levers against their base. `bias`: the spread of ranks over passage languages. `levers`: each
-        beside its base, in the rotations and seeds of both.
+        over zero-shot (also by seed) and the share of the gap to the ceiling closed, of each language, and of all that
+        are seen, unseen or English. `robustness`: unseen against seen. `contrasts` and `tests`: methods against
+        zero-shot and each other, levers against their base. `bias`: the spread of ranks over passage languages.
+        `levers`: each beside its base, in the rotations and seeds of both.
     """
     measures = _Measures(results)
     methods = [name for name in methods if results.grid(name)]
@@ -152,6 +153,10 @@ class _Measures:
             for title, groups in found.items():
                 chosen = {key: groups[key] for key in kept if key in groups}
                 row[title] = estimate(chosen, self.results) if NDCG in title else {"value": _mean(chosen)}
+            if gains := {key: one for key in kept if (one := found.get(f"gain {PRIMARY}", {}).get(key)) is not None}:
+                row[SEED_GAINS] = [
+                    _mean({key: one[index] for key, one in gains.items()}) for index in range(len(grid.seeds))
+                ]
             gap = {key: (start_groups[key], ceiling[key]) for key in kept if key in start_groups and key in ceiling}
             start_mean = _mean({key: one for key, (one, _) in gap.items()})
             row["closed"] = _share(

@@ -28,6 +28,7 @@ from .study_tables import (
     passages_table,
     percent,
     robustness_table,
+    seed_table,
     select,
     table,
     with_interval,
@@ -141,6 +142,7 @@ def _markdown(
         ("Seen and unseen languages", top + in_english, lambda view: group_tables(report, view, methods)),
         ("Unseen against seen", top + in_english, lambda view: robustness_table(report, view, methods)),
         ("Levers", top, lambda view: lever_table(report, view)),
+        ("Seeds", top, lambda view: seed_table(report, view, [*methods, *levers])),
         (
             f"`{methods[0]}` against the others",
             top + in_english,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .evaluation import NDCG
-from .study_measures import LEVEL, PRIMARY, SMALLEST_GAP, Row
+from .study_measures import LEVEL, PRIMARY, SEED_GAINS, SMALLEST_GAP, Row
 from .study_results import CEILING, OVERALL, RECALL, STATUSES, ZERO_SHOT
 
 GAIN = f"gain {PRIMARY}"
@@ -15,12 +15,13 @@ TITLES = {"seen": "seen", "unseen": "never seen", "english": "English questions"
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """A score or a gain in three decimals: `.697`, `+.012`; `-` if there is none."""
+    """A score or a gain in three decimals: `.697`, `+.012`, `-.000` of a small loss; `-` if there is none."""
     if value is None:
         return "-"
-    text = f"{value + 0.0:{'+' if sign else ''}.3f}"
-    if not float(text):
-        text = text.replace("-", "+" if sign else "")
+    # What is only the rounding of sums is nothing, and has no sign.
+    text = f"{round(value, 9) + 0.0:{'+' if sign else ''}.3f}"
+    if not sign and not float(text):
+        text = text.removeprefix("-")
     return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
 
 
@@ -208,6 +209,35 @@ def lever_table(report: Mapping[str, Any], view: str) -> list[str]:
     return table(columns, rows)
 
 
+def seed_table(report: Mapping[str, Any], view: str, names: Sequence[str]) -> list[str]:
+    """The gain of each seed, of what was trained with several."""
+    rows: list[Sequence[str]] = []
+    seeds = sorted({seed for row in report["groups"] if row["method"] in names for seed in row["seeds"]})
+    views = list(report["sets"]) if view == OVERALL else [view]
+    for status in STATUSES:
+        for row in select(report["groups"], view=view, status=status):
+            if row["method"] not in names or len(row["seeds"]) < 2:
+                continue
+            gains = dict(zip(row["seeds"], row[SEED_GAINS], strict=True))
+            languages = select(report["languages"], status=status, method=row["method"])
+            widest = max((one for one in languages if one["view"] in views), key=_apart)
+            where = [*([widest["view"]] if len(views) > 1 else []), *widest["languages"]]
+            rows.append(
+                (
+                    TITLES[status],
+                    row["method"],
+                    *(number(gains.get(seed), sign=True) for seed in seeds),
+                    number(_apart(row)),
+                    f"{' '.join(where)} {number(_apart(widest))}",
+                )
+            )
+    return table(("questions", "", *(f"seed {seed}" for seed in seeds), "apart", "a language, at most"), rows)
+
+
+def _apart(row: Row) -> float:
+    return max(row[SEED_GAINS]) - min(row[SEED_GAINS])
+
+
 def _ranks(found: Mapping[str, Any]) -> str:
     if found["value"] is None:
         return "-"
@@ -234,6 +264,11 @@ NOTES = {
     "Levers": [
         "Each beside its base, in the rotations and seeds that both have. *Kept*: the seen gain as a share of the",
         "base's; its interval is that of the change alone.",
+        "",
+    ],
+    "Seeds": [
+        "The gain over zero-shot of each seed of training, and how far seeds are apart: in the mean, and in the one",
+        "language where they are apart most.",
         "",
     ],
     "Language by language": [

@@ -132,6 +132,7 @@ def test_scores_gains_and_gap_closed(measures):
     assert seen["gain maxsim ndcg@10"]["value"] == pytest.approx((0.15 + 0.06) / 2)
     # Gains are the same for both queries: only the draw of the seeds is left, of which two in four are alike.
     assert seen["gain maxsim ndcg@10"]["interval"] == pytest.approx([(0.1 + 0.06) / 2, (0.2 + 0.06) / 2])
+    assert seen["gain maxsim ndcg@10 by seed"] == pytest.approx([(0.1 + 0.06) / 2, (0.2 + 0.06) / 2])
     assert seen["closed"] == pytest.approx((0.505 - 0.4) / (0.602 - 0.4))
     assert seen["maxsim recall@100"]["value"] == 0.75 and seen["pooled ndcg@10"]["value"] == 0.25
     assert seen["gain pooled ndcg@10"] == {"value": 0.0, "interval": [0.0, 0.0]}
@@ -236,6 +237,9 @@ def test_report_and_figures(study, tmp_path):
     assert "| yo | seen | .500 | .900 | **.650** +.150 | .500 +.000 |" in text
     assert "| half | ot | 1 x 1 (cross only) | +.080 [+.080, +.080] | +.100 | 80 % [80 %, 80 %] | +.030" in text
     assert "| ot | first second, 1 2 | 100 | 20 | 1.5 | 0.5 |" in text
+    seeds = text[text.index("## Seeds") : text.index("## `ot` against the others")]
+    assert "| seen | ot | +.080 | +.130 | .050 | yo .100 |" in seeds and "half" not in seeds  # of one seed
+    assert "| seen | ot | +.070 | +.095 | .025 | cross yo .100 |" in seeds  # .0605 of `parallel`, in both seeds
     passages = text[text.index("## The language of the passages") : text.index("## Language bias")]
     assert (
         "### cross" not in passages and "| seen | ot | +.100 [+.100, +.100] | +.021 [+.021, +.021] | - |" in passages
@@ -343,6 +347,9 @@ def test_numbers():
     assert [number(value) for value in (0.6966, -0.0123, 1.0, 0.0, -0.0001, None)] == [
         ".697", "-.012", "1.000", ".000", ".000", "-",
     ]  # fmt: skip
-    assert [number(value, sign=True) for value in (0.0123, -0.0001, -1.5)] == ["+.012", "+.000", "-1.500"]
+    # A loss that rounds to nothing stays a loss, but for what the rounding of sums leaves.
+    assert [number(value, sign=True) for value in (0.0123, -0.0001, -1e-17, -0.0, 0.0001, -1.5)] == [
+        "+.012", "-.000", "+.000", "+.000", "+.000", "-1.500",
+    ]  # fmt: skip
     assert percent(0.345) == "34 %" and percent(None) == "-"
     assert with_interval({"value": 0.1, "interval": [-0.05, 0.25]}, sign=True) == "+.100 [-.050, +.250]"
