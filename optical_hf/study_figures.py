@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .study_measures import estimate
+from .study_measures import GAIN, estimate
 from .study_results import STATUSES, ZERO_SHOT, StudyResults, minus
-from .study_tables import GAIN, TITLES, number, select
+from .study_tables import TITLES, number, select
 
 # Okabe and Ito's colours, but for the yellow, which is too pale on white; with markers, so that grey print will do.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

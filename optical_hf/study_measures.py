@@ -31,7 +31,8 @@ from .study_results import (
 # Of a smaller gap to the ceiling, or gain over zero-shot, a share would be noise.
 SMALLEST_GAP, SMALLEST_GAIN = 0.01, 0.005
 PRIMARY = f"maxsim {NDCG}"
-SEED_GAINS = f"gain {PRIMARY} by seed"
+GAIN = f"gain {PRIMARY}"  # over zero-shot
+SEED_GAINS = f"{GAIN} by seed"
 LEVEL = 0.05  # of significance, after Holm's correction
 Row = dict[str, Any]
 
@@ -153,9 +154,9 @@ class _Measures:
             for title, groups in found.items():
                 chosen = {key: groups[key] for key in kept if key in groups}
                 row[title] = estimate(chosen, self.results) if NDCG in title else {"value": _mean(chosen)}
-            if gains := {key: one for key in kept if (one := found.get(f"gain {PRIMARY}", {}).get(key)) is not None}:
+            if gains := {key: gain for key, gain in found.get(GAIN, {}).items() if key in kept}:
                 row[SEED_GAINS] = [
-                    _mean({key: one[index] for key, one in gains.items()}) for index in range(len(grid.seeds))
+                    _mean({key: gain[index] for key, gain in gains.items()}) for index in range(len(grid.seeds))
                 ]
             gap = {key: (start_groups[key], ceiling[key]) for key in kept if key in start_groups and key in ceiling}
             start_mean = _mean({key: one for key, (one, _) in gap.items()})

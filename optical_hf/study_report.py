@@ -13,10 +13,9 @@ import yaml
 
 from .quickstart import MODEL_NAME
 from .study_figures import write_figures
-from .study_measures import PRIMARY, study_measures
+from .study_measures import GAIN, PRIMARY, study_measures
 from .study_results import ZERO_SHOT, StudyResults, read_results
 from .study_tables import (
-    GAIN,
     INTRODUCTION,
     NOTES,
     bias_table,

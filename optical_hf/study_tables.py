@@ -6,16 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .evaluation import NDCG
-from .study_measures import LEVEL, PRIMARY, SEED_GAINS, SMALLEST_GAP, Row
+from .study_measures import GAIN, LEVEL, PRIMARY, SEED_GAINS, SMALLEST_GAP, Row
 from .study_results import CEILING, OVERALL, RECALL, STATUSES, ZERO_SHOT
 
-GAIN = f"gain {PRIMARY}"
 LABELS = {ZERO_SHOT: "zero-shot", CEILING: "ceiling"}
 TITLES = {"seen": "seen", "unseen": "never seen", "english": "English questions"}
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """A score or a gain in three decimals: `.697`, `+.012`, `-.000` of a small loss; `-` if there is none."""
+    """A score or, with its sign, a gain in three decimals: `.697`, `+.012`; `-` if there is none.
+
+    A loss that rounds to nothing is `-.000`.
+    """
     if value is None:
         return "-"
     # What is only the rounding of sums is nothing, and has no sign.
@@ -210,17 +212,17 @@ def lever_table(report: Mapping[str, Any], view: str) -> list[str]:
 
 
 def seed_table(report: Mapping[str, Any], view: str, names: Sequence[str]) -> list[str]:
-    """The gain of each seed, of what was trained with several."""
+    """The gain in each seed of what has several, and how far they are apart."""
     rows: list[Sequence[str]] = []
     seeds = sorted({seed for row in report["groups"] if row["method"] in names for seed in row["seeds"]})
     views = list(report["sets"]) if view == OVERALL else [view]
     for status in STATUSES:
         for row in select(report["groups"], view=view, status=status):
-            if row["method"] not in names or len(row["seeds"]) < 2:
+            if row["method"] not in names or len(row["seeds"]) < 2 or SEED_GAINS not in row:
                 continue
             gains = dict(zip(row["seeds"], row[SEED_GAINS], strict=True))
             languages = select(report["languages"], status=status, method=row["method"])
-            widest = max((one for one in languages if one["view"] in views), key=_apart)
+            widest = max((one for one in languages if one["view"] in views and SEED_GAINS in one), key=_apart)
             where = [*([widest["view"]] if len(views) > 1 else []), *widest["languages"]]
             rows.append(
                 (

@@ -57,3 +57,12 @@ def tiny_encoder(tmp_path_factory, tiny_tokenizer, tiny_bert_config) -> Path:
     BertModel(tiny_bert_config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def one_thread():
+    """One thread, as in each of two processes: the sums of other parts would be rounded in another way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -196,8 +196,9 @@ def test_encode_equals_forward_one_by_one(teacher, role, batch_size):
     for index, text in enumerate(TEXTS):
         batch = process_texts([text], role, teacher.tokenizer, teacher.config)
         output = teacher(**batch)
-        torch.testing.assert_close(tokens[index], output.token_vectors[batch["scoring_mask"]], rtol=0, atol=1e-4)
-        torch.testing.assert_close(pooled[index], output.pooled[0], rtol=0, atol=1e-4)
+        # Kernels round a batch of another size in another way: by up to 4e-6 here, and machines differ.
+        torch.testing.assert_close(tokens[index], output.token_vectors[batch["scoring_mask"]], rtol=0, atol=3e-5)
+        torch.testing.assert_close(pooled[index], output.pooled[0], rtol=0, atol=3e-5)
     # Prefix and special tokens are left out, but for the empty text: [CLS] query : [SEP].
     assert [len(one) for one in tokens] == [5, 4, 3, 12, 1]
 
@@ -219,8 +220,8 @@ def test_encode_of_both_is_the_two_from_one_pass(teacher, role, monkeypatch):
     assert both[1].dtype == torch.float64 and torch.equal(both[1].float(), pooled)
     single = teacher.encode(TEXTS[0], role, pooled="both")
     assert (single[0].shape, single[1].shape) == (tokens[0].shape, (8,))
-    torch.testing.assert_close(single[0], tokens[0], rtol=0, atol=1e-4)
-    torch.testing.assert_close(single[1], pooled[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(single[0], tokens[0], rtol=0, atol=3e-5)
+    torch.testing.assert_close(single[1], pooled[0], rtol=0, atol=3e-5)
     nothing = teacher.encode([], role, pooled="both")
     assert nothing[0] == [] and nothing[1].shape == (0, 8)
 

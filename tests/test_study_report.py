@@ -296,6 +296,14 @@ def test_incomplete_study(study, tmp_path, monkeypatch):
     assert "No arm of a method is complete." in (tmp_path / "report.md").read_text()
 
 
+def test_report_without_zero_shot(study, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    shutil.rmtree(tmp_path / "arms/zero_shot")
+    write_report(study, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "Missing arms: zero_shot." in text and "| ot | .508 [" in text and "## Seeds" not in text
+
+
 def test_without_matplotlib(study, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     write_report(study, tmp_path)
