@@ -139,8 +139,7 @@ class _Measures:
             own, start = (self.results.scores(method, scorer, measure) for method in (name, ZERO_SHOT))
             found[f"{scorer} {measure}"] = self.results.groups(view, grid, status, own)
             if name not in (ZERO_SHOT, CEILING):
-                gain = self.results.groups(view, grid, status, minus(own, start))
-                found[f"gain {scorer} {measure}"] = gain
+                found[f"gain {scorer} {measure}"] = self.results.groups(view, grid, status, minus(own, start))
         if not found[PRIMARY]:
             return
         ceiling = self.results.groups(view, grid, status, self.results.scores(CEILING))
