@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
 SENTENCES = [
@@ -21,14 +24,25 @@ TEXTS += [f"{one} " * 12 for one in SENTENCES]
 TEXTS[3:6] = ["", ".", "query: query: ?!"]
 
 
+def frequent_pieces(longest: int = 4) -> list[tuple[str, float]]:
+    """Count characters, and longer pieces found twice; `UnigramTrainer` would find others from run to run."""
+    words = unicodedata.normalize("NFKC", " ".join([*SENTENCES, "query: passage: . , ? !"])).split()
+    counts = Counter(
+        word[start : start + length]
+        for word in (f"▁{word}" for word in words)
+        for length in range(1, longest + 1)
+        for start in range(len(word) - length + 1)
+    )
+    pieces = sorted(piece for piece, count in counts.items() if count > 1 or len(piece) == 1)
+    return [(piece, math.log(counts[piece] / counts.total())) for piece in pieces]
+
+
 def multilingual_encoder(folder: Path) -> Path:
-    """Save an XLM-R of two layers, with random weights and a tokenizer trained on the texts."""
-    tokenizer = Tokenizer(models.Unigram())
+    """Save an XLM-R of two layers, with random weights and a tokenizer of the texts' frequent pieces."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.Unigram([*((token, 0.0) for token in special), *frequent_pieces()], unk_id=3))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator([*SENTENCES, "query: passage: . , ? !"], trainer)
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
