@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -33,12 +34,14 @@ def start_processes() -> PartialState:
 def end_processes() -> None:
     """Leave the processes of this launch, to be called last, and only where nothing failed.
 
-    A process that exits while it still belongs to a group is now and then aborted on the CPU ("terminate called
-    without an active exception", exit code 134), after its work is done. After an error, leaving would wait on GPUs
+    A process that exits while gloo's threads still run is now and then aborted ("terminate called without an active
+    exception", exit code 134), after its work is done. They end with the group, and the group with the last model that
+    was trained in it: call this where no variable holds a trainer any more. After an error, leaving would wait on GPUs
     for processes that are in the middle of something else; the launcher ends those.
     """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        gc.collect()  # A trainer, its model and the wrapper that holds the group refer to each other.
 
 
 def check_world_size(world_size: int) -> None:

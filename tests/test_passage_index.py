@@ -208,7 +208,7 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
 
 
 SCRIPT = """
-import json, sys, torch
+import json, sys, torch, weakref
 from accelerate import PartialState
 from optical_hf.launching import end_processes
 state = PartialState(cpu=True)
@@ -216,8 +216,9 @@ sys.path.insert(0, sys.argv[1])
 import test_passage_index as test
 print(json.dumps(test.build_and_search(sys.argv[2], sys.argv[3], state.process_index)))
 assert state.num_processes == 2
+group = weakref.ref(torch.distributed.group.WORLD)
 end_processes()
-assert not torch.distributed.is_initialized()
+assert not torch.distributed.is_initialized() and group() is None
 """
 
 
