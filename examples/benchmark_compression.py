@@ -21,10 +21,10 @@ from torch import Tensor
 from transformers import HfArgumentParser
 
 from optical_hf import PassageIndex, search
-from optical_hf.compression import fit_rotation, pool_tokens, quantize
+from optical_hf.data.trec_files import read_qrels, read_topics
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
-from optical_hf.passage_index import ROTATION_PASSAGES
-from optical_hf.trec import read_qrels, read_topics
+from optical_hf.retrieval.index.build import ROTATION_PASSAGES
+from optical_hf.retrieval.index.compression import fit_rotation, pool_tokens, quantize
 
 # `--dim`, `--pool_factor` and `--dtype`
 SETTINGS = [

@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from optical_hf import search
-from optical_hf.index_files import MANIFEST, fingerprint, shard_path, write_tensors
-from optical_hf.json_files import write_json
-from optical_hf.passage_index import PassageIndex
+from optical_hf.files import write_json
+from optical_hf.retrieval.index.build import PassageIndex
+from optical_hf.retrieval.index.shards import MANIFEST, fingerprint, shard_path, write_tensors
 
 DIM, TOKENS, QUERIES, QUERY_TOKENS, SHARD_SIZE = 96, 32, 200, 16, 10_000
 

@@ -44,15 +44,15 @@ from optical_hf import (
     hold_out,
     load_bitext,
 )
-from optical_hf.bitext import parse_bitext_arguments
-from optical_hf.bitext_sampling import balance_languages
-from optical_hf.hub import push_output
-from optical_hf.json_files import write_json
+from optical_hf.data.bitext import parse_bitext_arguments
+from optical_hf.data.bitext_sampling import balance_languages
+from optical_hf.evaluation.gains import format_table, load_questions, parse_language_arguments
+from optical_hf.files import write_json
+from optical_hf.hub.push import push_output
 from optical_hf.launching import check_world_size, check_writable, end_processes
-from optical_hf.model_card import write_card
-from optical_hf.provenance import checkpoint_origin, source_names
-from optical_hf.quickstart import quickstart_arguments, quickstart_model
-from optical_hf.report import format_table, load_questions, parse_language_arguments
+from optical_hf.quickstart.model import quickstart_arguments, quickstart_model
+from optical_hf.training.model_card import write_card
+from optical_hf.training.provenance import checkpoint_origin, source_names
 
 
 @dataclass

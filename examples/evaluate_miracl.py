@@ -2,7 +2,7 @@
 
     accelerate launch examples/evaluate_miracl.py --model yoruba-student --languages sw yo --output_dir miracl
 
-The topics, judgements and passages come from the Hub, its cache, or `--data_dir`; see `optical_hf.miracl`. With
+The topics, judgements and passages come from the Hub, its cache, or `--data_dir`; see `optical_hf.data.miracl`. With
 `--first_stage bm25`, or a file of TREC runs, only what that found is encoded and ranked. A run that was stopped goes
 on where it was; `accelerate launch` spreads encoding and search over its processes.
 """
@@ -19,13 +19,13 @@ from typing import Any
 from evaluate_retrieval import ModelArguments, reranked
 from transformers import HfArgumentParser
 
-from optical_hf.evaluator import evaluate_collection
-from optical_hf.first_stage import first_stage
-from optical_hf.json_files import write_json
+from optical_hf.data.miracl import PROTOCOLS, load_miracl
+from optical_hf.data.trec_files import write_run
+from optical_hf.evaluation.collection import evaluate_collection
+from optical_hf.evaluation.miracl_published import published_scores, published_sources
+from optical_hf.files import write_json
 from optical_hf.launching import check_writable, end_processes, start_processes
-from optical_hf.miracl import PROTOCOLS, load_miracl
-from optical_hf.published import published_scores, published_sources
-from optical_hf.trec import write_run
+from optical_hf.retrieval.candidates import first_stage
 
 
 @dataclass

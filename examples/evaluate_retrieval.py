@@ -24,14 +24,14 @@ from accelerate import PartialState
 from transformers import HfArgumentParser
 
 from optical_hf import OpticalTeacher
-from optical_hf.evaluator import evaluate_collection
-from optical_hf.first_stage import first_stage
-from optical_hf.json_files import write_json
-from optical_hf.languages import language_code
+from optical_hf.data.languages import language_code
+from optical_hf.data.trec_files import iter_passages, read_qrels, read_topics, write_run
+from optical_hf.evaluation.collection import evaluate_collection
+from optical_hf.files import write_json
 from optical_hf.launching import check_writable, end_processes, start_processes
-from optical_hf.passage_index import model_fingerprint
-from optical_hf.quickstart import quickstart_model
-from optical_hf.trec import iter_passages, read_qrels, read_topics, write_run
+from optical_hf.quickstart.model import quickstart_model
+from optical_hf.retrieval.candidates import first_stage
+from optical_hf.retrieval.index.build import model_fingerprint
 
 
 @dataclass

@@ -36,9 +36,9 @@ import torch
 from tokenizers import Tokenizer
 
 from optical_hf import OpticalTeacher
-from optical_hf.json_files import write_json
-from optical_hf.modeling_optical import OpticalModel
-from optical_hf.processing_optical import ROLES, scored_tokens
+from optical_hf.files import write_json
+from optical_hf.models.modeling_optical import OpticalModel
+from optical_hf.models.processing_optical import ROLES, scored_tokens
 
 SAMPLE = ["Who wrote this book?", "", "Ta ni ó kọ ìwé yìí? " * 40, "من كتب هذا الكتاب؟", "这本书是谁写的？"]
 TOLERANCE = 1e-4

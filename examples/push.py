@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from optical_hf import push_metric_space, push_student
-from optical_hf.model_card import name_card
+from optical_hf.training.model_card import name_card
 
 
 def main(arguments: Sequence[str]) -> None:

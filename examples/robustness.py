@@ -3,7 +3,7 @@
     accelerate launch examples/robustness.py --config study.yaml --output_dir study
 
 The file says which languages have bitext and which have none, in turn, with which methods, seeds and questions; see
-`optical_hf.study` and `examples/robustness/study.yaml`. A study that was stopped goes on where it was; what is
+`optical_hf.study.config` and `examples/robustness/study.yaml`. A study that was stopped goes on where it was; what is
 complete is not done again (delete an arm's folder, and it is). `--arms first-ot-1` runs one arm alone, and
 `--report_only` writes the report from what is there. On the CPU one process is best: each of several has the models.
 """
@@ -22,9 +22,9 @@ import transformers
 from transformers import HfArgumentParser
 
 from optical_hf.launching import end_processes
-from optical_hf.study import load_study
-from optical_hf.study_arms import StudyRun
-from optical_hf.study_report import write_report
+from optical_hf.study.config import load_study
+from optical_hf.study.report import write_report
+from optical_hf.study.run import StudyRun
 
 
 @dataclass

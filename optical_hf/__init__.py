@@ -2,21 +2,21 @@
 
 from transformers import AutoConfig, AutoModel
 
-from .bitext import Bitext, load_bitext
-from .bitext_sampling import balance_languages, hold_out
-from .configuration_optical import OpticalConfig
-from .hub import PushError, push_metric_space, push_student
-from .interop import export_pylate, export_single_vector
-from .interpolation import interpolate
-from .losses import GreedyLoss, OTLoss, mse_loss
+from .data.bitext import Bitext, load_bitext
+from .data.bitext_sampling import balance_languages, hold_out
+from .data.miracl import load_miracl
+from .export.interop import export_pylate, export_single_vector
+from .hub.push import PushError, push_metric_space, push_student
+from .losses.alignment import GreedyLoss, OTLoss, mse_loss
 from .metrics import register_metric
-from .miracl import load_miracl
-from .modeling_optical import OpticalOutput, OpticalStudent, OpticalTeacher
-from .passage_index import PassageIndex, build_index
-from .retrieval import RetrievalSet, search
-from .scoring import maxsim
-from .trainer import OpticalDistillationTrainer
-from .training_args import OpticalTrainingArguments
+from .models.configuration_optical import OpticalConfig
+from .models.interpolation import interpolate
+from .models.modeling_optical import OpticalOutput, OpticalStudent, OpticalTeacher
+from .retrieval.index.build import PassageIndex, build_index
+from .retrieval.maxsim import maxsim
+from .retrieval.search import RetrievalSet, search
+from .training.distillation_args import OpticalTrainingArguments
+from .training.distillation_trainer import OpticalDistillationTrainer
 
 # Teacher and student share a configuration: AutoModel picks the one that `architectures` in it names.
 AutoConfig.register("optical", OpticalConfig)

@@ -1,0 +1,1 @@
+"""Bitext, topics, passages and judgements: read, checked and counted."""

@@ -1,0 +1,208 @@
+"""Topics, passages, qrels and runs as the plain files that TREC, MIRACL and Pyserini use.
+
+The readers of runs and qrels live with the metric, which has to work without this package.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from ..metrics.miracl_ndcg.miracl_ndcg import numbered_lines, read_qrels, read_run
+
+__all__ = [
+    "iter_passages",
+    "rank",
+    "read_passages",
+    "read_qrels",
+    "read_run",
+    "read_topics",
+    "write_passages",
+    "write_qrels",
+    "write_run",
+    "write_topics",
+]
+
+
+def read_topics(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read queries from a file of `qid<TAB>text` lines. Quotation marks are text like any other.
+
+    Args:
+        path (`str` or `Path`): the file, plain or `.gz`.
+
+    Returns:
+        `dict[str, str]`: the queries by id, in the file's order.
+
+    Raises:
+        ValueError: on a line without a tab, an id or a text, on a repeated id, or if there is no line at all.
+    """
+    topics: dict[str, str] = {}
+    for number, line in numbered_lines(path):
+        where = f"{path}, line {number}"
+        qid, tab, text = (part.strip() for part in line.partition("\t"))
+        if "\t" not in line:
+            raise ValueError(f"{where}: no tab. Each line is a query id, a tab and the query's text.")
+        _check_id(qid, where, "query id")
+        if not text:
+            raise ValueError(f"{where}: query {qid!r} has no text.")
+        if qid in topics:
+            raise ValueError(f"{where}: query id {qid!r} is there twice.")
+        topics[qid] = text
+    if not topics:
+        raise ValueError(f"{path} is empty: expected lines of a query id, a tab and the query's text.")
+    return topics
+
+
+def iter_passages(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Iterator[tuple[str, str]]:
+    """Iterate lazily over the passages of JSON lines files.
+
+    Args:
+        paths (`str`, `Path`, or a sequence of them):
+            The corpus, `.jsonl` or `.jsonl.gz`, in one file or several. A line holds `docid` and either `contents`,
+            or `text` and perhaps `title`.
+
+    Yields:
+        `tuple[str, str]`: the document id and the passage, `contents` as it is or `"title. text"`.
+
+    Raises:
+        ValueError: on a line that is not such a JSON object, a repeated id, a cut-off `.gz`, or an empty file.
+    """
+    seen: set[str] = set()
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        before = len(seen)
+        for number, line in numbered_lines(path):
+            where = f"{path}, line {number}"
+            docid, text = _passage(line, where)
+            if docid in seen:
+                raise ValueError(f"{where}: document id {docid!r} is there twice.")
+            seen.add(docid)
+            yield docid, text
+        if len(seen) == before:
+            raise ValueError(f"{path} is empty: it holds no passage.")
+    if not seen:
+        raise ValueError("No file of passages was given.")
+
+
+def read_passages(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> dict[str, str]:
+    """Read all that [`iter_passages`] yields into memory, by document id, in the files' order."""
+    return dict(iter_passages(paths))
+
+
+def _passage(line: str, where: str) -> tuple[str, str]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg}, column {error.colno}).") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: expected a JSON object with `docid` and `text`, not {type(record).__name__}.")
+    if "docid" not in record:
+        raise ValueError(f"{where}: no `docid`.")
+    if "contents" not in record and "text" not in record:
+        raise ValueError(f"{where}: neither `text` nor `contents`.")
+    for key in ("docid", "title", "text", "contents"):
+        if not isinstance(record.get(key, ""), str):
+            raise ValueError(f"{where}: `{key}` must be a string, not {json.dumps(record[key])}.")
+    _check_id(record["docid"], where, "document id")
+    if "contents" in record:
+        return record["docid"], record["contents"]
+    title = record.get("title", "").strip()
+    return record["docid"], f"{title}. {record['text']}" if title else record["text"]
+
+
+def rank(results: Mapping[str, float]) -> list[str]:
+    """Order one query's documents as trec_eval does: by score, compared in single precision, then by id, descending.
+
+    Args:
+        results (`dict[str, float]`): scores by document id.
+
+    Returns:
+        `list[str]`: the document ids, best first.
+
+    Example:
+        >>> rank({"a": 1.0, "b": 1.0, "c": 2.0})
+        ['c', 'b', 'a']
+    """
+    with np.errstate(over="ignore"):
+        scores = np.fromiter(results.values(), dtype=np.float64, count=len(results)).astype(np.float32)
+    return [docid for _, docid in sorted(zip(scores.tolist(), results, strict=True), reverse=True)]
+
+
+def write_run(run: Mapping[str, Mapping[str, float]], path: str | os.PathLike[str], tag: str = "optical_hf") -> None:
+    """Write a TREC run file: `qid Q0 docid rank score tag`, ranked as trec_eval ranks. Scores keep every digit.
+
+    Args:
+        run (`dict[str, dict[str, float]]`): scores by query id and document id.
+        path (`str` or `Path`): the file; `.gz` compresses. It appears only once it is complete.
+        tag (`str`, *optional*, defaults to `optical_hf`): the run's name, without spaces.
+
+    Raises:
+        ValueError: on a NaN score, an id or tag with spaces in it, or a run without any result.
+    """
+    _check_id(tag, "write_run", "tag")
+    if not any(run.values()):
+        raise ValueError(f"{path} was not written: the run holds no result.")
+    with _replacing(path) as file:
+        for qid, results in run.items():
+            _check_id(qid, "run", "query id")
+            for docid, score in results.items():
+                _check_id(docid, f"run, query {qid!r}", "document id")
+                if score != score:
+                    raise ValueError(f"run, query {qid!r}, document {docid!r}: the score is NaN.")
+            for position, docid in enumerate(rank(results), start=1):
+                file.write(f"{qid} Q0 {docid} {position} {float(results[docid])!r} {tag}\n")
+
+
+def write_qrels(qrels: Mapping[str, Mapping[str, int]], path: str | os.PathLike[str]) -> None:
+    """Write a TREC qrels file, `qid Q0 docid relevance`, separated by tabs."""
+    with _replacing(path) as file:
+        for qid, judged in qrels.items():
+            _check_id(qid, "qrels", "query id")
+            for docid, relevance in judged.items():
+                _check_id(docid, f"qrels, query {qid!r}", "document id")
+                file.write(f"{qid}\tQ0\t{docid}\t{int(relevance)}\n")
+
+
+def write_topics(topics: Mapping[str, str], path: str | os.PathLike[str]) -> None:
+    """Write queries as `qid<TAB>text` lines."""
+    with _replacing(path) as file:
+        for qid, text in topics.items():
+            _check_id(qid, "topics", "query id")
+            if not text.strip() or "\n" in text or "\r" in text:
+                raise ValueError(f"topics, query {qid!r}: the text is empty or has a line break in it.")
+            file.write(f"{qid}\t{text}\n")
+
+
+def write_passages(passages: Mapping[str, str], path: str | os.PathLike[str]) -> None:
+    """Write passages as JSON lines of `docid` and `contents`."""
+    with _replacing(path) as file:
+        for docid, contents in passages.items():
+            _check_id(docid, "passages", "document id")
+            file.write(json.dumps({"docid": docid, "contents": contents}, ensure_ascii=False) + "\n")
+
+
+def _check_id(value: Any, where: str, what: str) -> None:
+    # Columns of a run file are separated by spaces: an id with one in it would be read back as two columns.
+    if not isinstance(value, str) or len(value.split()) != 1 or value != value.strip():
+        raise ValueError(f"{where}: the {what} {value!r} must be a string that is not empty and has no spaces in it.")
+
+
+@contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """Write to a temporary name beside `path`, and rename it to `path` only if nothing went wrong."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(partial, "wb") as binary:
+            with io.TextIOWrapper(binary, encoding="utf-8", newline="\n") as file:
+                yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What retrieval scores, what distillation gained, and whether that is more than chance."""

@@ -1,0 +1,295 @@
+"""Pushing to the Hub: a student with its code and card, a checkpoint of a training, and the Space of the metric."""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from transformers.utils import PushInProgress
+
+from ..metrics import MIRACL_NDCG
+from .files import card_files, check_private, is_model_file, pushed_files
+
+if TYPE_CHECKING:
+    from ..models.modeling_optical import OpticalModel
+    from ..training.distillation_trainer import OpticalDistillationTrainer
+
+logger = logging.getLogger(__name__)
+
+_SPACE_FILES = ("README.md", "app.py", "miracl_ndcg.py", "requirements.txt")
+
+
+class PushError(OSError):
+    """A push that did not reach the Hub. Nothing local was changed, and the push can be repeated."""
+
+
+def push_student(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload student",
+) -> CommitInfo:
+    """Push a student's folder to the Hub, in one commit: either all of it is there afterwards, or nothing of it.
+
+    What lands are weights, configuration, tokenizer, code, the files of sentence-transformers and PyLate, and the card
+    with its results: see [`pushed_files`]. What an earlier student left there to load from, such as weights, and this
+    one has not, is deleted, lest it be loaded in place of its own. What is there already is not sent again.
+
+    Args:
+        folder (`str` or `Path`):
+            Where the student was saved. It is only read.
+        repo_id (`str`):
+            `user/name`; the repository is made if it is not there.
+        private (`bool`, *optional*):
+            Whether a new repository is private.
+        revision (`str`, *optional*):
+            A branch, made if it is not there; `main` by default.
+        token (`str`, *optional*):
+            A token with write access; that of the login, or of `HF_TOKEN`, by default.
+        commit_message (`str`, *optional*):
+            The message of the commit.
+
+    Returns:
+        `CommitInfo`: the commit, or the latest one if nothing has changed.
+
+    Raises:
+        FileNotFoundError: if the folder holds no whole student.
+        ValueError: if a file holds a secret or a path of this machine.
+        PushError: if there is no token, it lacks the rights, or the Hub cannot be reached or refuses; as well if
+            `private` is set and the repository is public.
+
+    Example:
+
+    ```python
+    >>> from optical_hf import push_student
+    >>> push_student("yoruba-student", "me/yoruba-student", private=True)
+    ```
+    """
+    files = pushed_files(folder)
+    check_private(folder, files, token)
+    return _push(Path(folder), files, repo_id, "model", private, revision, token, commit_message)
+
+
+def push_metric_space(
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload MIRACL nDCG",
+) -> CommitInfo:
+    """Push the metric as a Space, from which `evaluate.load(repo_id)` loads it where this package is not installed.
+
+    Args:
+        repo_id (`str`): `user/miracl_ndcg`; `evaluate` looks in it for a module of the repository's name.
+        private (`bool`, *optional*): as for [`push_student`], as are the others.
+        token (`str`, *optional*): a token with write access.
+        commit_message (`str`, *optional*): the message of the commit.
+
+    Raises:
+        ValueError: if the repository has another name.
+        PushError: as [`push_student`].
+    """
+    if repo_id.split("/")[-1] != MIRACL_NDCG.stem:
+        raise ValueError(f"The Space has to be named {MIRACL_NDCG.stem} for `evaluate` to load it, not {repo_id!r}.")
+    return _push(MIRACL_NDCG.parent, _SPACE_FILES, repo_id, "space", private, None, token, commit_message)
+
+
+def push_model(model: OpticalModel, repo_id: str, *, max_shard_size: int | str = "50GB", **options: Any) -> CommitInfo:
+    """Save a model to a temporary folder and push it; this is [`~OpticalStudent.push_to_hub`].
+
+    Args:
+        model ([`OpticalStudent`] or [`OpticalTeacher`]):
+            The model. If it was loaded from a folder and its weights are still those, the folder's card goes along.
+        repo_id (`str`):
+            As for [`push_student`], as are the other options.
+        max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
+            Size above which weights are split into several files.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        source, weights = Path(model.config.name_or_path or ""), Path(folder) / "model.safetensors"
+        loaded = source / weights.name
+        if loaded.is_file() and weights.is_file() and filecmp.cmp(loaded, weights, shallow=False):
+            for name in card_files(source):
+                (Path(folder) / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source / name, Path(folder) / name)
+        return push_student(folder, repo_id, **options)
+
+
+def open_repository(trainer: OpticalDistillationTrainer, token: str | None = None, private: bool | None = None) -> str:
+    """Make the repository a training is pushed to, and return its name; errors show before the first step."""
+    args = trainer.args
+    token = token or args.hub_token
+    repo_id = args.hub_model_id or Path(args.output_dir or "").absolute().name
+    private = args.hub_private_repo if private is None else private
+    with _explained(repo_id):
+        return _repository(_api(token), repo_id, "model", private)
+
+
+def push_output(
+    trainer: OpticalDistillationTrainer,
+    commit_message: str,
+    blocking: bool = True,
+    token: str | None = None,
+    revision: str | None = None,
+    private: bool | None = None,
+) -> CommitInfo | Future[CommitInfo]:
+    """Push the output folder of a training, once the push of its last checkpoint is through."""
+    args = trainer.args
+    trainer._finish_current_push()
+    trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
+    assert args.output_dir is not None and trainer.hub_model_id is not None
+    push = partial(
+        push_student,
+        args.output_dir,
+        trainer.hub_model_id,
+        private=args.hub_private_repo if private is None else private,
+        revision=revision or args.hub_revision,
+        token=token or args.hub_token,
+        commit_message=commit_message,
+    )
+    return push() if blocking else _in_background(push)
+
+
+def push_checkpoint(trainer: OpticalDistillationTrainer, folder: str) -> None:
+    """Push a checkpoint's student in the background while training goes on; if that fails, only warn.
+
+    The next checkpoint, or the end of training, pushes what is missing. As in [`~transformers.Trainer`], a checkpoint
+    is passed over while the last one is still being pushed, unless `hub_always_push`.
+    """
+    args, message = trainer.args, f"Training in progress, step {trainer.state.global_step}"
+    if trainer.push_in_progress is not None and not trainer.push_in_progress.is_done():
+        if not args.hub_always_push:
+            return
+        trainer._finish_current_push()
+    trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
+    # Links, since the checkpoint may be deleted (`save_total_limit`) before it is pushed.
+    held = tempfile.TemporaryDirectory(prefix=".push-", dir=args.output_dir)
+
+    def push() -> None:
+        options: dict[str, Any] = {"revision": args.hub_revision, "token": args.hub_token, "commit_message": message}
+        with held:
+            try:
+                for name in pushed_files(folder):
+                    (Path(held.name) / name).parent.mkdir(exist_ok=True)
+                    _link(Path(folder) / name, Path(held.name) / name)
+                push_student(held.name, trainer.hub_model_id or "", **options)
+            except (OSError, ValueError) as error:
+                logger.warning("%s was not pushed; training goes on. %s", folder, error)
+
+    trainer.push_in_progress = PushInProgress([_in_background(push)])  # type: ignore[arg-type]
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # the file system has no links
+        shutil.copyfile(source, target)
+
+
+def _in_background(push: Callable[[], Any]) -> Future[Any]:
+    executor = ThreadPoolExecutor(1)
+    future = executor.submit(push)
+    executor.shutdown(wait=False)
+    return future
+
+
+def _api(token: str | None) -> HfApi:
+    if not (token or get_token()):
+        raise PushError(
+            "There is no Hub token. Log in with `hf auth login`, or set HF_TOKEN to a token with write access "
+            "(https://huggingface.co/settings/tokens)."
+        )
+    return HfApi(token=token)
+
+
+def _repository(api: HfApi, repo_id: str, kind: str, private: bool | None) -> str:
+    sdk = "gradio" if kind == "space" else None
+    repo_id = api.create_repo(repo_id, repo_type=kind, private=private, space_sdk=sdk, exist_ok=True).repo_id
+    if private and not api.repo_info(repo_id, repo_type=kind).private:
+        raise PushError(
+            f"{repo_id} is there already, and public; nothing was pushed. Make it private on the Hub first."
+        )
+    return repo_id
+
+
+def _push(
+    folder: Path,
+    files: Sequence[str],
+    repo_id: str,
+    kind: str,
+    private: bool | None,
+    revision: str | None,
+    token: str | None,
+    commit_message: str,
+) -> CommitInfo:
+    with _explained(repo_id):
+        api = _api(token)
+        repo_id = _repository(api, repo_id, kind, private)
+        if revision is not None and not revision.startswith("refs/"):
+            api.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
+        there = api.list_repo_files(repo_id, repo_type=kind, revision=revision)
+        stale = [name for name in there if kind == "model" and is_model_file(name) and name not in files]
+        # Not `upload_folder`: with Xet it makes several commits, between which the repository holds half a student.
+        return api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in files),
+                *(CommitOperationDelete(path_in_repo=name) for name in stale),
+            ],
+            repo_type=kind,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+
+@contextmanager
+def _explained(repo_id: str) -> Iterator[None]:
+    try:
+        yield
+    except PushError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        again = "Nothing local was changed; push again, and only what is missing is sent."
+        raise PushError(f"{_explain(error, repo_id)} {again}") from error
+
+
+def _explain(error: BaseException, repo_id: str) -> str:
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    refused = next((one for one in chain if isinstance(one, HfHubHTTPError)), None)
+    told = " ".join(str(refused or chain[-1]).split())[:300]
+    if refused is None:
+        if any(isinstance(one, HTTPError | ConnectionError) for one in chain):
+            return f"The connection to {constants.ENDPOINT} failed while {repo_id} was pushed ({told})."
+        return f"The push to {repo_id} failed ({told})."
+    status = refused.response.status_code
+    if status == 401:
+        return "The Hub does not accept the token (401): it is wrong or has expired. Log in with `hf auth login`."
+    if status == 403:
+        return f"The token has no right to write to {repo_id} (403): take one with write access, or another name."
+    if status == 413:
+        return (
+            f"The Hub refuses a file of {repo_id} as too large (413). Save the student in smaller files: "
+            'save_pretrained(folder, max_shard_size="1GB").'
+        )
+    if status >= 500:
+        return f"The Hub had an error of its own ({status}) while {repo_id} was pushed: try again later."
+    return f"The Hub refuses the push to {repo_id} ({told})."

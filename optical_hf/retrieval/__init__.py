@@ -1,0 +1,1 @@
+"""MaxSim, search of passages in memory, and the first stages that find candidates."""

@@ -1,0 +1,1 @@
+"""A corpus in shards on disk, built and searched in bounded memory."""

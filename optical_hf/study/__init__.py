@@ -1,0 +1,1 @@
+"""The robustness study: arms, their measures, and the report."""

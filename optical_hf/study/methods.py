@@ -1,0 +1,175 @@
+"""What the arms of a study do: its methods, and the levers compared with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NoReturn
+
+import torch
+from transformers import HfArgumentParser
+
+from ..training.distillation_args import OpticalTrainingArguments
+from .config_file import FileErrors, as_list, check_keys, positive
+
+LOSSES = ("ot", "greedy", "mse")
+REFERENCES = ("zero_shot", "ceiling")
+METHOD_KEYS = ("loss", "pairs", "seeds", "rotations", "sets")
+DERIVING = ("interpolation", "erase_language", "passages")
+TRAINING_KEYS = tuple(one.name for one in fields(OpticalTrainingArguments) if one.init)
+# What the study sets itself in every arm.
+FIXED = ("output_dir", "seed", "eval_strategy", "load_best_model_at_end", "resume_from_checkpoint", "push_to_hub")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What an arm does: a method, a lever on one, or one of the references `zero_shot` and `ceiling`.
+
+    Args:
+        name (`str`): its key in the file.
+        loss (`str`, *optional*): `"ot"`, `"greedy"` or `"mse"`; None for what trains nothing.
+        options (`dict`): of [`OpticalTrainingArguments`], those of the study and of the base included.
+        pairs (`int`): of each seen language.
+        seeds, rotations, sets: those it is run with.
+        base (`str`, *optional*): of a lever, the method it is compared with.
+        interpolation (`float`, *optional*): weight of the base's student against the start.
+        erase_language (`bool`): whether the language component of the base's student is removed.
+        passages (`str`): who encodes them, `"teacher"` or `"student"`.
+    """
+
+    name: str
+    loss: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    pairs: int = 0
+    seeds: tuple[int, ...] = ()
+    rotations: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    base: str | None = None
+    interpolation: float | None = None
+    erase_language: bool = False
+    passages: str = "teacher"
+
+    @property
+    def derived(self) -> bool:
+        """Whether it takes the student of its base instead of training one."""
+        return self.interpolation is not None or self.erase_language or self.passages != "teacher"
+
+
+def read_methods(
+    config: Mapping[str, Any], defaults: Method, error: FileErrors
+) -> tuple[dict[str, Method], dict[str, Method]]:
+    """Read `methods` and `levers` of a study's file, with the options of `training` under theirs.
+
+    Args:
+        config (`Mapping[str, Any]`): the file.
+        defaults ([`Method`]): the study's own loss, pairs, seeds, rotations and sets.
+        error ([`FileErrors`]): names the file.
+
+    Returns:
+        `tuple[dict[str, Method], dict[str, Method]]`: methods and levers by name. A lever has what its base has, but
+        for what it says itself.
+
+    Raises:
+        ValueError: naming the key of what is wrong.
+    """
+    training = error.mapping("training", config.get("training") or {})
+    check_keys(training, TRAINING_KEYS, error, "training")
+    defaults = replace(defaults, options=training)
+    methods: dict[str, Method] = {}
+    for name, given in error.mapping("methods", config["methods"]).items():
+        where = f"methods.{error.name(f'methods.{name}', name, REFERENCES)}"
+        given = error.mapping(where, given or {})
+        check_keys(given, (*METHOD_KEYS, *TRAINING_KEYS), error, where)
+        methods[name] = _method(name, given, defaults, where, error)
+    levers: dict[str, Method] = {}
+    for name, given in error.mapping("levers", config.get("levers") or {}).items():
+        where = f"levers.{error.name(f'levers.{name}', name, (*REFERENCES, *methods))}"
+        given = error.mapping(where, given or {})
+        check_keys(given, ("base", *DERIVING, *METHOD_KEYS, *TRAINING_KEYS), error, where)
+        bases = {key: one for key, one in {**methods, **levers}.items() if not one.derived}
+        if (base := given.get("base")) not in bases:
+            raise error(
+                f"{where}.base",
+                f"there is no method {base!r}, nor a lever above it that is trained: {', '.join(bases)}.",
+            )
+        levers[name] = _method(name, given, bases[base], where, error)
+    return methods, levers
+
+
+def _method(name: str, given: Mapping[str, Any], base: Method, where: str, error: FileErrors) -> Method:
+    options = {key: value for key, value in given.items() if key in TRAINING_KEYS}
+    method = Method(
+        name=name,
+        loss=given.get("loss", base.loss),
+        options={**base.options, **options},
+        pairs=positive(given.get("pairs", base.pairs), f"{where}.pairs", error),
+        seeds=_subset(given, "seeds", base.seeds, where, error),
+        rotations=_subset(given, "rotations", base.rotations, where, error),
+        sets=_subset(given, "sets", base.sets, where, error),
+        base=given.get("base"),
+        interpolation=given.get("interpolation"),
+        erase_language=given.get("erase_language", False),
+        passages=given.get("passages", "teacher"),
+    )
+    if method.loss not in LOSSES:
+        raise error(f"{where}.loss", f"there is no loss {method.loss!r}; there are {', '.join(LOSSES)}.")
+    weight = method.interpolation
+    if weight is not None and not (type(weight) in (int, float) and 0 <= weight <= 1):
+        raise error(f"{where}.interpolation", f"{weight!r} is not a number from 0 to 1.")
+    if not isinstance(method.erase_language, bool):
+        raise error(f"{where}.erase_language", f"{method.erase_language!r} is neither true nor false.")
+    if method.passages not in ("teacher", "student"):
+        raise error(f"{where}.passages", f"{method.passages!r} is neither teacher nor student.")
+    if method.derived and (without := [*options, *(key for key in ("loss", "pairs") if key in given)]):
+        raise error(f"{where}.{without[0]}", f"has no effect: with {' or '.join(DERIVING)}, nothing is trained.")
+    try:
+        training_arguments(method, error.path.parent, seed=0)
+    except ValueError as wrong:
+        raise error(where, str(wrong)) from wrong
+    return method
+
+
+def _subset(
+    given: Mapping[str, Any], key: str, known: tuple[Any, ...], where: str, error: FileErrors
+) -> tuple[Any, ...]:
+    if key not in given:
+        return known
+    chosen = as_list(given[key])
+    if not chosen or (unknown := [one for one in chosen if one not in known]):
+        what = f"{unknown[0]!r} is not one of" if chosen else "is empty; choose of"
+        raise error(f"{where}.{key}", f"{what} {', '.join(map(str, known))}.")
+    return tuple(one for one in known if one in chosen)
+
+
+def training_arguments(method: Method, folder: str | os.PathLike[str], seed: int) -> OpticalTrainingArguments:
+    """Make the training arguments of an arm. Nothing is saved, reported or evaluated unless its options say so.
+
+    Args:
+        method ([`Method`]): its options.
+        folder (`str` or `Path`): where checkpoints go, if any.
+        seed (`int`): the arm's.
+
+    Raises:
+        ValueError: if an option is of the wrong type, does not exist, or is one the study sets itself.
+    """
+    for name in FIXED:
+        if name in method.options:
+            raise ValueError(f"`{name}` is set by the study itself; leave it out.")
+    options = {"report_to": "none", "save_strategy": "no", "use_cpu": not torch.accelerator.is_available()}
+    options["disable_tqdm"] = False  # by default it follows the verbosity of transformers, which a study lowers
+    options |= {name: value for name, value in method.options.items() if value is not None}
+    options |= {"output_dir": os.fspath(folder), "seed": seed}
+    words = []
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        words += [f"--{name}", *map(str, values)]
+    parser = _Parser(OpticalTrainingArguments)  # type: ignore[arg-type]
+    [args] = parser.parse_args_into_dataclasses(words)
+    return args
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:  # by default the process ends, with the usage of a hundred options
+        raise ValueError(message)

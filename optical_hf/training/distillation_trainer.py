@@ -1,0 +1,356 @@
+"""The trainer: a frozen teacher beside the student, a loss between the two, and evaluation by retrieval."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset, IterableDataset
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..data.bitext_augmentation import with_concatenation, with_mark_dropout, with_retention
+from ..evaluation.in_memory import encode_passages, evaluate_queries, translation_accuracy
+from ..hub.push import open_repository, push_checkpoint, push_output
+from ..launching import check_writable
+from ..losses.alignment import GreedyLoss, Loss, OTLoss, mse_loss
+from ..losses.score_bank import ScoreBank, first_sentences
+from ..models.modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
+from ..retrieval.search import RetrievalSet
+from .distillation_args import OpticalTrainingArguments
+from .distillation_collator import DistillationCollator
+from .epoch_sampler import EpochSampler
+from .freezing import freeze, set_dropout
+
+_SENTENCES_WITH_TOKENS = 256  # the mean token vector hardly moves with more, and MaxSim gets slow
+
+
+class OpticalDistillationTrainer(Trainer):
+    """Distil a teacher into a student by bitext, on [`~transformers.Trainer`] (OPTICAL, arXiv 2301.12566).
+
+    Args:
+        student ([`OpticalStudent`]):
+            The model that is trained.
+        teacher ([`OpticalTeacher`]):
+            The model it learns from. It belongs to the trainer, not to the student: it is in no checkpoint, and it
+            gets no gradient.
+        args ([`OpticalTrainingArguments`]):
+            The arguments.
+        train_dataset (`Dataset` or `IterableDataset`):
+            Bitext, with the columns of [`load_bitext`].
+        eval_dataset (`Dataset`, *optional*):
+            Held-out bitext, for the loss and for translation retrieval.
+        retrieval_sets (`Iterable[RetrievalSet]`, *optional*):
+            Searched at every evaluation, with the student's queries and the teacher's passages, which stay in memory.
+        loss (`str` or callable, *optional*, defaults to `"ot"`):
+            `"ot"`, `"greedy"`, `"mse"`, or a callable that takes the teacher's and the student's [`OpticalOutput`]
+            and returns the loss, `(batch,)` or a scalar, and a dict of numbers to log.
+        languages (`Sequence[str]`, *optional*):
+            The languages of `train_dataset`; needed for a stream only.
+        kwargs:
+            Passed to [`~transformers.Trainer`].
+
+    Evaluation gives `eval_loss`, `eval_translation_accuracy` (and one a language), and, with retrieval sets,
+    `eval_<name>_ndcg@10`, `eval_<name>_pooled_ndcg@10` and their means `eval_ndcg@10` and `eval_pooled_ndcg@10`: each
+    may be the `metric_for_best_model`.
+
+    Raises:
+        ValueError: on an unknown loss, vectors of different size, a language that is missing, or arguments of another
+            class.
+        FloatingPointError: in training, if the loss or a vector is not finite; names the step and the pairs.
+
+    Example:
+
+    ```python
+    >>> teacher = OpticalTeacher.from_checkpoint("intfloat/multilingual-e5-small", query_prefix="query: ")
+    >>> student = OpticalStudent.from_checkpoint("intfloat/multilingual-e5-small", query_prefix="query: ")
+    >>> bitext = load_bitext({"sw": "bitext.en-sw.tsv"})
+    >>> trainer = OpticalDistillationTrainer(student, teacher, OpticalTrainingArguments("out"), bitext.dataset)
+    >>> trainer.train()
+    ```
+    """
+
+    args: OpticalTrainingArguments
+    model: OpticalModel
+    hub_model_id: Any
+    push_in_progress: Any
+    data_collator: DistillationCollator
+    train_dataset: Dataset | IterableDataset | None
+
+    loss_is_scaled_for_ga = (
+        False  # the loss is a mean over the batch: the Trainer divides it by the accumulation steps
+    )
+
+    def __init__(
+        self,
+        student: OpticalStudent,
+        teacher: OpticalTeacher,
+        args: OpticalTrainingArguments,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | None = None,
+        *,
+        retrieval_sets: Iterable[RetrievalSet] = (),
+        loss: str | Loss = "ot",
+        languages: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(args, OpticalTrainingArguments):
+            raise ValueError(f"`args` has to be OpticalTrainingArguments, not {type(args).__name__}.")
+        if isinstance(loss, str) and teacher.config.output_dim != student.config.output_dim:
+            raise ValueError(
+                f"The teacher's vectors have {teacher.config.output_dim} dimensions, the student's "
+                f"{student.config.output_dim}: give the student a projection, with `projection_dim="
+                f"{teacher.config.output_dim}` in OpticalStudent.from_checkpoint (--projection_dim in the example)."
+            )
+        if args.should_save:
+            check_writable(args.output_dir or "", 0)
+        self.languages = _languages(train_dataset, eval_dataset, languages)
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.roles = list(args.roles)
+        if train_dataset is not None:
+            train_dataset = with_concatenation(train_dataset, args.concatenation, args.seed)
+            train_dataset = with_mark_dropout(train_dataset, args.mark_dropout, args.seed)
+            train_dataset = with_retention(train_dataset, args.retention_share, args.seed)
+            if isinstance(train_dataset, Dataset):
+                lengths = [len(text) for text in train_dataset["translation"][:]]
+                train_dataset = train_dataset.add_column(args.length_column_name, lengths)
+        freeze(student, args.freeze_embeddings, args.freeze_layers)
+        set_dropout(student, args.dropout)
+        loading: Any = args.accelerator_config
+        if loading.dispatch_batches is None:  # for a stream it would join the processes' batches, unlike in length
+            loading.dispatch_batches = False
+        kwargs.setdefault("data_collator", DistillationCollator(teacher, student, self.languages, self.roles))
+        super().__init__(student, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
+        self.model_accepts_loss_kwargs = False  # what `loss_is_scaled_for_ga` says, before transformers 5.19
+        self._place_teacher()
+        self.loss_function = self._make_loss(loss) if isinstance(loss, str) else loss
+        self.retrieval_sets = list(retrieval_sets)
+        # By the identity of the passages, which are kept beside their vectors so that it stays theirs.
+        self._passages: dict[int, tuple[dict[str, str], list[Tensor], Tensor]] = {}
+        self._numbers: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def _place_teacher(self) -> None:
+        if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3:
+            import deepspeed  # its stage 3 has split the teacher's weights on loading; its engine joins them for use
+
+            config = dict(self.accelerator.state.deepspeed_plugin.deepspeed_config)
+            self._teacher_engine = deepspeed.initialize(model=self.teacher, config=config)[0]
+        else:  # a whole copy in every process: what has no gradient needs no wrapper
+            self.teacher.to(self.args.device)
+
+    def _make_loss(self, name: str) -> Loss:
+        args = self.args
+        if name == "mse":
+            return mse_loss
+        if name not in ("ot", "greedy"):
+            raise ValueError(f"Unknown loss {name!r}: choose 'ot', 'greedy', 'mse', or pass a callable.")
+        if not (args.token_weight or args.pooled_weight or args.score_weight):
+            raise ValueError("`token_weight`, `pooled_weight` and `score_weight` are all 0: nothing would be learnt.")
+        centre, bank = None, None
+        if self.train_dataset is not None and (args.centre or args.score_weight):
+            size = args.bank_size if args.score_weight else _SENTENCES_WITH_TOKENS
+            made = ScoreBank.encode(
+                self.teacher,
+                first_sentences(self.train_dataset, size),
+                self.roles[0],
+                _SENTENCES_WITH_TOKENS,
+                pooled_temperature=args.pooled_temperature,
+                token_temperature=args.token_temperature,
+            )
+            centre, bank = (made.mean if args.centre else None), (made if args.score_weight else None)
+        weights = {name: getattr(args, name) for name in ("token_weight", "pooled_weight", "score_weight")}
+        if name == "greedy":
+            return GreedyLoss(**weights, centre=centre, bank=bank)
+        names = ("solver", "epsilon", "iterations", "reg_m", "partial_mass")
+        return OTLoss(**weights, centre=centre, bank=bank, **{name: getattr(args, name) for name in names})
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        return EpochSampler(sampler, self) if isinstance(sampler, LengthGroupedSampler) else sampler
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
+        return None  # as they come; grouped by length, the Trainer would look for `input_ids`
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["english", "translation", "language"]  # type: ignore[assignment]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the mean loss of a batch of [`DistillationCollator`], with the student's output if asked."""
+        sides = {
+            side: {name: inputs[f"{side}_{name}"] for name in ("input_ids", "attention_mask", "scoring_mask")}
+            for side in ("teacher", "student")
+        }
+        with torch.no_grad(), self.accelerator.autocast():
+            teacher: OpticalOutput = self.teacher(**sides["teacher"])
+        student: OpticalOutput = model(**sides["student"])
+        self._check_finite("the teacher's vectors are", teacher.token_vectors, inputs)
+        self._check_finite("the student's vectors are", student.token_vectors, inputs)
+        losses, numbers = self.loss_function(teacher, student)
+        self._check_finite("the loss is", losses, inputs)
+        languages = inputs["language_ids"]
+        if losses.ndim == 0:
+            loss = losses
+        else:
+            english = languages == self.languages.index("en")
+            loss = (losses * torch.where(english, self.args.retention_weight, 1.0)).mean()
+        if model.training:
+            self._count(losses.detach(), languages, numbers, student)
+        return (loss, student) if return_outputs else loss
+
+    def _check_finite(self, what: str, values: Tensor, inputs: dict[str, Tensor]) -> None:
+        bad = ~values.detach().isfinite().reshape(len(inputs["language_ids"]) if values.ndim else 1, -1).all(1)
+        if not bad.any():
+            return
+        rows = bad.nonzero()[:, 0].tolist() if values.ndim else range(len(inputs["language_ids"]))
+        tokenizer = self.data_collator.student.tokenizer
+        texts = [
+            f"{self.languages[inputs['language_ids'][row]]}: "
+            f"{tokenizer.decode(inputs['student_input_ids'][row], skip_special_tokens=True)!r}"
+            for row in rows
+        ]
+        more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+        raise FloatingPointError(
+            f"Step {self.state.global_step + 1}: {what} not finite, for {'; '.join(texts[:5])}{more}. Training "
+            "stopped. If the weights are sound, lower the learning rate, or train in float32 or bf16 instead of fp16."
+        )
+
+    @torch.no_grad()
+    def _count(
+        self, losses: Tensor, languages: Tensor, numbers: Mapping[str, Tensor | float], student: OpticalOutput
+    ) -> None:
+        values = {name: (float(value), 1) for name, value in numbers.items()}
+        tokens = student.token_vectors[student.scoring_mask].float()
+        values["vector_spread"] = (float((tokens - tokens.mean(0)).square().sum(-1).mean().sqrt()), 1)
+        if losses.ndim:
+            for index in languages.unique().tolist():
+                chosen = losses[languages == index]
+                values[f"loss_{self.languages[index]}"] = (float(chosen.sum()), len(chosen))
+        for name, (total, count) in values.items():
+            self._numbers[name][0] += total
+            self._numbers[name][1] += count
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as [`~transformers.Trainer`] does, with the numbers of the loss, averaged since the last log."""
+        if "loss" in logs:
+            totals: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+            for part in gather_object([{name: tuple(value) for name, value in self._numbers.items()}]):
+                for name, (total, count) in part.items():
+                    totals[name][0] += total
+                    totals[name][1] += count
+            logs |= {name: total / count for name, (total, count) in sorted(totals.items())}
+            self._numbers.clear()
+        super().log(logs, start_time)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, None, None]:
+        """Return the loss of a batch of held-out bitext."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            return self.compute_loss(model, inputs).detach(), None, None
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Add translation retrieval and the retrieval sets to the loss of the held-out bitext."""
+        output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+        batch_size = self.args.eval_batch_size
+        found = translation_accuracy(self.model, self.teacher, dataloader.dataset, self.roles[0], batch_size)
+        measured: list[dict[str, float]] = []
+        for one in self.retrieval_sets:
+            measured.append(self.evaluate_retrieval(one))
+            found |= {f"{one.name}_{name}": value for name, value in measured[-1].items()}
+        for name in measured[0] if measured else ():
+            found[name] = sum(numbers[name] for numbers in measured) / len(measured)
+        assert output.metrics is not None
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+        return output
+
+    def evaluate_retrieval(self, retrieval_set: RetrievalSet, model: OpticalModel | None = None) -> dict[str, float]:
+        """Search a retrieval set with the queries of a model and the passages of the teacher.
+
+        Args:
+            retrieval_set ([`RetrievalSet`]): sets that share one dict of passages have it encoded once.
+            model ([`OpticalTeacher`] or [`OpticalStudent`], *optional*): encodes the queries; the student by default.
+
+        Returns:
+            `dict[str, float]`: `ndcg@10` of MaxSim and `pooled_ndcg@10`.
+        """
+        batch_size, key = self.args.eval_batch_size, id(retrieval_set.passages)
+        if key not in self._passages:
+            vectors = encode_passages(self.teacher, retrieval_set.passages, batch_size, self.args.passage_cache)
+            self._passages[key] = (retrieval_set.passages, *vectors)
+        return evaluate_queries(model or self.model, retrieval_set, self._passages[key][1:], batch_size)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as [`~transformers.Trainer`] does, once it is sure that the output folder can take the checkpoints."""
+        if self.args.should_save:
+            kept = (self.args.save_total_limit or 1) + 1  # the new one is written before an old one goes
+            weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+            trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
+            per_checkpoint = 0 if self.args.save_strategy == "no" else weights + 2 * trained  # and Adam's two moments
+            assert self.args.output_dir is not None  # its __post_init__ has a default
+            check_writable(self.args.output_dir, weights + kept * per_checkpoint)
+        return super().train(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that holds paths and names of this machine, which nothing reads back.
+        (Path(output_dir or self.args.output_dir or "") / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository on the Hub if it is not there."""
+        if self.is_world_process_zero():
+            self.hub_model_id, self.push_in_progress = open_repository(self, token, private), None
+
+    def push_to_hub(  # type: ignore[override]  # no options for a card drafted by the Trainer
+        self, commit_message: str = "End of training", **options: Any
+    ) -> Any:
+        """Save the student, and push it with the card and the results that lie beside it.
+
+        Args:
+            commit_message (`str`, *optional*, defaults to `"End of training"`):
+                The message of the commit.
+            options:
+                `blocking=False` returns a `Future`; `token`, `revision` and `private` replace those of the arguments.
+
+        Raises:
+            PushError, ValueError, FileNotFoundError: as [`push_student`].
+        """
+        if self.hub_model_id is None:
+            self.init_hf_repo(options.get("token"), options.get("private"))
+        self.save_model(_internal_call=True)
+        return push_output(self, commit_message, **options) if self.is_world_process_zero() else None
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.is_world_process_zero() and self.args.hub_strategy != "end":
+            push_checkpoint(self, checkpoint_folder)
+
+
+def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[str]:
+    found = set(given or ()) | {"en"}
+    for dataset in (train, held_out):
+        if isinstance(dataset, Dataset):
+            found |= set(dataset["language"][:])
+        elif dataset is not None and not given:
+            raise ValueError("`languages` is needed for a stream: the languages of its pairs, such as ['sw', 'yo'].")
+    return sorted(found)

@@ -1,0 +1,212 @@
+"""The model card of a student and its evaluation results, written from what its run recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from jinja2 import UndefinedError
+
+from ..evaluation.in_memory import NDCG
+from ..files import write_text
+from ..models.configuration_optical import OpticalConfig
+
+TAGS = ("multi-vector", "colbert", "late-interaction", "optical", "cross-lingual")
+EVAL_RESULTS = Path(".eval_results") / "optical_hf.yaml"
+# What the wheel holds, and in a working copy the file it is made from.
+_TEMPLATES = (
+    Path(__file__).with_name("model_card_template.md"),
+    Path(__file__).parents[2] / "model_cards" / "student.md",
+)
+_METRICS = {
+    NDCG: ("ndcg_at_10", "nDCG@10, MaxSim"),
+    f"pooled_{NDCG}": ("pooled_ndcg_at_10", "nDCG@10, pooled vectors"),
+}
+
+
+def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, license: str | None = None) -> Path:
+    """Write `README.md` and `.eval_results/optical_hf.yaml` into the folder of a student.
+
+    All they say comes from `results.json`, as `examples/distill.py` writes it, and `config.json`. What is not recorded
+    is left out; without `results.json`, the card says how the model is loaded, and that nothing more is known.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder of a saved student. A card in it is overwritten.
+        repo_id (`str`, *optional*):
+            Its name on the Hub, for the code that loads it. The folder's name by default.
+        license (`str`, *optional*):
+            Identifier of its licence, such as `"mit"`. By default that of the model it started from, if known.
+
+    Returns:
+        `Path`: the card.
+
+    Raises:
+        FileNotFoundError: if there is no `config.json`.
+        ValueError: if `results.json` is not what a run writes.
+
+    Example:
+
+    ```python
+    >>> from optical_hf.training.model_card import write_card
+    >>> write_card("yoruba-student", repo_id="someone/yoruba-student", license="mit")
+    ```
+    """
+    folder = Path(folder).resolve()
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is not the folder of a saved student.")
+    results = _read_results(folder / "results.json")
+    try:
+        card = _render(folder, results, repo_id or folder.name, repo_id, license)
+        entries = _eval_result_entries(results, repo_id)
+    except (KeyError, TypeError, AttributeError, UndefinedError) as error:
+        raise ValueError(f"{folder / 'results.json'} is not as a run writes it: {error!r}.") from error
+    if entries:
+        (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
+        written = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+        write_text(folder / EVAL_RESULTS, written)
+    else:
+        (folder / EVAL_RESULTS).unlink(missing_ok=True)
+    write_text(folder / "README.md", str(card))
+    return folder / "README.md"
+
+
+def name_card(folder: str | os.PathLike[str], repo_id: str) -> None:
+    """Write the card anew with the student's name on the Hub in it, unless somebody has edited it by hand.
+
+    Args:
+        folder (`str` or `Path`): the folder of a saved student.
+        repo_id (`str`): its name on the Hub.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`write_card`].
+    """
+    folder = Path(folder).resolve()
+    card = folder / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        name = re.search(r'AutoModel\.from_pretrained\("([^"]+)"', text)
+        if name is None or text != str(_render(folder, _read_results(folder / "results.json"), name[1], None, None)):
+            return
+    write_card(folder, repo_id=repo_id)
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(results, dict):
+        raise ValueError(f"{path} is not as a run writes it: a {type(results).__name__}, not an object.")
+    return results
+
+
+def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | None, license: str | None) -> ModelCard:
+    config = OpticalConfig.from_pretrained(folder)
+    evaluated, bitext = results.get("languages") or {}, results.get("bitext") or {}
+    arguments = results.get("arguments") or {}
+    sentence_transformers = (folder / "modules.json").is_file()
+    sources = [one for many in (results.get("bitext_sources") or {}).values() for one in many]
+    data = ModelCardData(
+        language=["en", *bitext] if bitext else None,
+        license=license or results.get("license"),
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        tags=[*TAGS, *(["sentence-transformers"] if sentence_transformers else [])],
+        base_model=results.get("base_model"),
+        datasets=sorted({one.partition(":")[0] for one in sources if "/" in one}) or None,
+        model_name=name.rpartition("/")[2] if evaluated else None,
+        eval_results=_eval_results(results, repo_id) or None,
+    )
+    best = arguments.get("metric_for_best_model") if arguments.get("load_best_model_at_end") else None
+    held_out = {key.rpartition("_")[2]: value for key, value in (results.get("held_out") or {}).items()}
+    rows = {seen: [(key, row) for key, row in evaluated.items() if row["seen"] is seen] for seen in (True, False)}
+    template = next(path for path in _TEMPLATES if path.is_file())
+    return ModelCard.from_template(
+        data,
+        template_path=str(template),
+        name=name.rpartition("/")[2],
+        repo=_literal(name),
+        results=results,
+        arguments=arguments,
+        config=config,
+        seen=list(bitext),
+        evaluated=evaluated,
+        seen_rows=rows[True],
+        unseen_rows=rows[False],
+        ceiling=any("english" in row for row in evaluated.values()),
+        collection=results.get("collection") or "questions of the run",
+        held_out=[(language, held_out[language]) for language in bitext if language in held_out],
+        literal=_literal,
+        chosen_by=best if best and NDCG in best else None,
+        license=license or results.get("license"),
+        inherited=license is None and bool(results.get("student")),
+        sentence_transformers=sentence_transformers,
+    )
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _collection(results: Mapping[str, Any]) -> tuple[str, str]:
+    """Name what was searched, and give it the form of a Hub dataset's name: `local/` for what is not on the Hub."""
+    name = results.get("collection") or "questions"
+    if re.fullmatch(r"[\w-]+/[\w.-]+", name):
+        return name, name
+    return name, "local/" + re.sub(r"[^\w.]+", "-", name).strip("-.")
+
+
+def _protocol(results: Mapping[str, Any], language: str) -> str:
+    row = results["languages"][language]
+    seen = "a language of the training bitext" if row["seen"] else "a language that was not in the training bitext"
+    return f"{row['queries']} questions in {language}, {seen}; {results.get('protocol')}"
+
+
+def _eval_results(results: Mapping[str, Any], repo_id: str | None) -> list[EvalResult]:
+    name, dataset = _collection(results)
+    return [
+        EvalResult(
+            task_type="information-retrieval",
+            task_name="Cross-lingual retrieval",
+            dataset_type=dataset,
+            dataset_name=f"{name} ({language})",
+            dataset_config=language,
+            dataset_args={"protocol": _protocol(results, language)},
+            metric_type=metric,
+            metric_name=title,
+            metric_value=row["student"][key],
+            source_name="results.json" if repo_id else None,
+            source_url=_source(repo_id),
+        )
+        for language, row in (results.get("languages") or {}).items()
+        for key, (metric, title) in _METRICS.items()
+    ]
+
+
+def _eval_result_entries(results: Mapping[str, Any], repo_id: str | None) -> list[EvalResultEntry]:
+    return [
+        EvalResultEntry(
+            dataset_id=_collection(results)[1],
+            task_id=f"{language}_{metric}",
+            value=row["student"][key],
+            date=results.get("date"),
+            source_name="results.json" if repo_id else None,
+            source_url=_source(repo_id),
+            notes=f"{title}; {_protocol(results, language)}",
+        )
+        for language, row in (results.get("languages") or {}).items()
+        for key, (metric, title) in _METRICS.items()
+    ]
+
+
+def _source(repo_id: str | None) -> str | None:
+    return f"https://huggingface.co/{repo_id}/blob/main/results.json" if repo_id else None
