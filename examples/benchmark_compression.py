@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
     sample = vectors[:: -(-len(vectors) // ROTATION_PASSAGES)]
     query_model, _ = models.load()
     topics = {Path(path).name: read_topics(path) for path in collection.topics}
-    queries = {name: query_model.encode(list(texts.values()), "query") for name, texts in topics.items()}
+    queries = {name: query_model.encode_tokens(list(texts.values()), "query") for name, texts in topics.items()}
     qrels = read_qrels(collection.qrels)
 
     print("dim  pool_factor  dtype    KB a passage  " + "  ".join(topics))

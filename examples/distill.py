@@ -48,7 +48,6 @@ from optical_hf.data.bitext import parse_bitext_arguments
 from optical_hf.data.bitext_sampling import balance_languages
 from optical_hf.evaluation.gains import format_table, load_questions, parse_language_arguments
 from optical_hf.files import write_json
-from optical_hf.hub.push import push_output
 from optical_hf.launching import check_world_size, check_writable, end_processes
 from optical_hf.quickstart.model import quickstart_arguments, quickstart_model
 from optical_hf.training.model_card import write_card
@@ -250,7 +249,7 @@ def main(arguments: Sequence[str]) -> None:
         '    vectors = student.encode(["..."], role="query")'
     )
     if args.push_to_hub:
-        push_output(trainer, "End of training")
+        trainer.push_output("End of training")
         print(f"It is on the Hub as {trainer.hub_model_id}.")
 
 

@@ -135,7 +135,7 @@ def largest_difference(model: OpticalModel, folder: Path) -> float:
     for role in ROLES:
         tokenizer = Tokenizer.from_file(str(folder / f"{role}_tokenizer.json"))
         prefix = model.config.query_prefix if role == "query" else model.config.document_prefix
-        tokens, pooled = model.encode(SAMPLE, role, pooled="both")
+        tokens, pooled = model.encode_both(SAMPLE, role)
         for chosen in ([0], [2], list(range(len(SAMPLE)))):
             found = session.run(None, batch(tokenizer, [prefix + SAMPLE[index] for index in chosen], role))
             for index, vectors, mask, single in zip(chosen, *found, strict=True):

@@ -38,7 +38,7 @@ MODEL_FILES = {
     "config.json",
     "config_sentence_transformers.json",
     "configuration_optical.py",
-    "json_files.py",
+    "loading_optical.py",
     "model.safetensors",
     "modeling_optical.py",
     "modules.json",
