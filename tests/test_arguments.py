@@ -32,9 +32,8 @@ def test_the_command_line_replaces_the_file_and_the_file_the_defaults(reader, tm
     config.write_text(
         "folder: a\nbitext:\n  no: [x.tsv, y.tsv]\n  sw: z.tsv\ncount: 5\nwide: false\nquery_prefix: ''\n"
     )
-    [given] = reader.read(
-        [f"--config={config}", "--count", "7"], {"folder": "b", "options": {"a": 1}}, without="count"
-    )
+    defaults = {"folder": "b", "options": {"a": 1}}
+    [given] = reader.read([f"--config={config}", "--count", "7"], defaults, without="count")
     assert given == Given("a", ["no=x.tsv", "no=y.tsv", "sw=z.tsv"], "", 7, False)
     [given] = reader.read([f"--config={config}"], defaults, without="options")
     assert given == Given("a", ["no=x.tsv", "no=y.tsv", "sw=z.tsv"], "", 5, False, '{"a": 1}')
