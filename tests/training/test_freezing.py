@@ -18,9 +18,8 @@ def frozen(backbone) -> set[str]:
 def test_bert_layers():
     sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
     backbone = BertModel(BertConfig(num_hidden_layers=3, **sizes))
-    wanted = {
-        name for name, _ in backbone.named_parameters() if name.startswith(("encoder.layer.0.", "encoder.layer.1."))
-    }
+    lower = ("encoder.layer.0.", "encoder.layer.1.")
+    wanted = {name for name, _ in backbone.named_parameters() if name.startswith(lower)}
     assert frozen(backbone) == wanted and len(wanted) == 32
 
 

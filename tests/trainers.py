@@ -1,4 +1,4 @@
-"""Trainers of tiny models on bitext made of a few words, for the tests of this folder."""
+"""Trainers of tiny models on bitext made of a few words."""
 
 from __future__ import annotations
 

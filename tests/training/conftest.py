@@ -1,1 +1,0 @@
-from trainers import build  # noqa: F401
