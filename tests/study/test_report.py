@@ -15,7 +15,7 @@ from optical_hf.study.figures import DPI, _columns, _Drawing
 from optical_hf.study.measures import study_measures
 from optical_hf.study.report import write_report
 from optical_hf.study.results import Grid, View, read_results
-from optical_hf.study.tables import number, percent, with_interval
+from optical_hf.study.tables import number, percent, signed, with_interval
 
 SETS = ("cross", "parallel")
 ROTATIONS = {"first": {"seen": ["yo"], "unseen": ["sw"]}, "second": {"seen": ["sw"], "unseen": ["yo"]}}
@@ -360,4 +360,4 @@ def test_numbers():
         "+.012", "-.000", "+.000", "+.000", "+.000", "-1.500",
     ]  # fmt: skip
     assert percent(0.345) == "34 %" and percent(None) == "-"
-    assert with_interval({"value": 0.1, "interval": [-0.05, 0.25]}, sign=True) == "+.100 [-.050, +.250]"
+    assert with_interval({"value": 0.1, "interval": [-0.05, 0.25]}, signed) == "+.100 [-.050, +.250]"
