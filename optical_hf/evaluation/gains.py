@@ -15,7 +15,7 @@ Measure = Callable[[RetrievalSet], dict[str, float]]
 
 
 @dataclass
-class Questions:
+class LanguageQuestions:
     """Questions of one language on English passages, and the same questions in English if there are any."""
 
     language: str
@@ -26,16 +26,16 @@ class Questions:
 
 def parse_language_arguments(option: str, arguments: Sequence[str]) -> dict[str, str]:
     """Parse `["yo=topics.yo.tsv", ...]`, one path a language, naming what is wrong with any other form."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for argument in arguments:
         language, equals, path = argument.partition("=")
         if not equals or not path:
             raise ValueError(f"--{option} {argument}: write language=path, such as 'yo=topics.yo.tsv'.")
         code = language_code(language)
-        if code in found:
+        if code in paths:
             raise ValueError(f"--{option} {argument}: {code!r} is there twice.")
-        found[code] = path
-    return found
+        paths[code] = path
+    return paths
 
 
 def load_questions(
@@ -45,7 +45,7 @@ def load_questions(
     english_topics: Mapping[str, str],
     seen: Sequence[str],
     max_queries: int | None = None,
-) -> list[Questions]:
+) -> list[LanguageQuestions]:
     """Read the questions of several languages on one collection of English passages.
 
     Args:
@@ -82,7 +82,7 @@ def load_questions(
         )
 
     return [
-        Questions(
+        LanguageQuestions(
             language,
             language in seen,
             load(language, path, language),

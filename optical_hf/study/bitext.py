@@ -57,7 +57,10 @@ def record_pairs(pairs: Pairs, folder: str | os.PathLike[str], write: bool = Tru
         ValueError: naming the language whose pairs have changed since the first arm was begun.
     """
     path = Path(folder) / "bitext.json"
-    here = {language: {"pairs": len(found), "hash": _hash(found)} for language, found in pairs.items()}
+    here = {}
+    for language, translations in pairs.items():
+        content = json.dumps(sorted(translations.items())).encode()
+        here[language] = {"pairs": len(translations), "hash": blake2b(content, digest_size=16).hexdigest()}
     begun = path.exists() and (Path(folder) / "arms").exists()
     there = json.loads(path.read_text(encoding="utf-8")) if begun else here
     if changed := [language for language in here if there.get(language) != here[language]]:
@@ -118,10 +121,6 @@ def monolingual_texts(pairs: Pairs, count: int, seed: int) -> dict[str, list[str
         language: sorted(sentences, key=lambda text: (_draw(seed, f"{language}\t{text}"), text))[:count]  # noqa: B023
         for language, sentences in sorted(texts.items())
     }
-
-
-def _hash(translations: Mapping[str, str]) -> str:
-    return blake2b(json.dumps(sorted(translations.items())).encode(), digest_size=16).hexdigest()
 
 
 def _draw(seed: int, text: str) -> bytes:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..files import write_json
-from .config_file import FileErrors, as_list, check_keys, expand, positive, read_yaml
+from .config_file import FileErrors, as_list, read_yaml
 from .methods import REFERENCES, Method, read_methods
 from .sets import EvaluationSet, find_bitext, read_set
 
@@ -23,6 +23,7 @@ STUDY_KEYS = (
     *("teacher", "student", "checkpoint", "max_words", "pairs", "bitext", "rotations", "seeds"),
     *("training", "methods", "levers", "evaluation"),
 )
+CHECKPOINT_KEYS = ("query_prefix", "document_prefix", "query_length", "document_length")
 # What may grow in a study's folder: the arms that are there stay what they are.
 GROWING = ("rotations", "methods", "levers", "evaluation")
 
@@ -93,17 +94,16 @@ class Study:
     @cached_property
     def arms(self) -> dict[str, Arm]:
         """Every arm by name, in the order they are run: seed after seed, and bases before their levers."""
-        return {arm.name: arm for arm in self._arms()}
-
-    def _arms(self) -> Iterator[Arm]:
-        for name in REFERENCES:
-            yield Arm(Method(name, sets=tuple(self.evaluation)))
-        for group in (self.methods, self.levers):
-            for seed in self.seeds:
-                for rotation in self.rotations.values():
-                    for method in group.values():
-                        if seed in method.seeds and rotation.name in method.rotations:
-                            yield Arm(method, rotation, seed)
+        references = [Arm(Method(name, sets=tuple(self.evaluation))) for name in REFERENCES]
+        others = [
+            Arm(method, rotation, seed)
+            for group in (self.methods, self.levers)
+            for seed in self.seeds
+            for rotation in self.rotations.values()
+            for method in group.values()
+            if seed in method.seeds and rotation.name in method.rotations
+        ]
+        return {arm.name: arm for arm in (*references, *others)}
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
@@ -124,32 +124,27 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     path = Path(path)
     config = read_yaml(path)
     error = FileErrors(path)
-    check_keys(config, STUDY_KEYS, error)
+    error.keys("", config, STUDY_KEYS)
     for key in ("bitext", "rotations", "seeds", "methods", "evaluation"):
         if not config.get(key):
             raise error(key, "is missing or empty.")
-    languages: dict[str, list[str]] = {}
-    for key, given in error.mapping("bitext", config["bitext"]).items():
-        code = error.language(f"bitext.{key}", key)
-        if code == "en" or code in languages:
-            raise error(f"bitext.{key}", "bitext pairs English with each other language, once.")
-        languages[code] = [find_bitext(one, code, path, f"bitext.{key}") for one in as_list(given)]
+    bitext: dict[str, list[str]] = {}
+    for language, key, sources in error.languages("bitext", config["bitext"]):
+        if language == "en":
+            raise error(key, "leave English out: it is the other side of all bitext.")
+        bitext[language] = [find_bitext(source, language, key, error) for source in as_list(sources)]
     rotations = {
-        name: _rotation(name, given, set(languages), error)
+        name: _rotation(name, given, bitext, error)
         for name, given in error.mapping("rotations", config["rotations"]).items()
     }
-    _check_bitext_is_seen(languages, rotations, error)
+    _check_bitext_is_seen(bitext, rotations, error)
     seeds = tuple(as_list(config["seeds"]))
     if any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
         raise error("seeds", f"{list(seeds)} are not whole numbers, each once.")
     evaluation = {
-        name: read_set(error.name(f"evaluation.{name}", name, ("arm", "training")), given, path)
-        for name, given in error.mapping("evaluation", config["evaluation"]).items()
+        name: read_set(name, given, error) for name, given in error.mapping("evaluation", config["evaluation"]).items()
     }
-    checkpoint = error.mapping("checkpoint", config.get("checkpoint") or {})
-    names = ("query_prefix", "document_prefix", "query_length", "document_length")
-    check_keys(checkpoint, names, error, "checkpoint")
-    pairs = positive(config.get("pairs", 1500), "pairs", error)
+    pairs = error.count("pairs", config.get("pairs", 1500))
     defaults = Method("", "ot", {}, pairs, seeds, tuple(rotations), tuple(evaluation))
     methods, levers = read_methods(config, defaults, error)
     return Study(
@@ -157,10 +152,10 @@ def load_study(path: str | os.PathLike[str]) -> Study:
         config=config,
         teacher=_model(config, "teacher", error),
         student=_model(config, "student", error),
-        checkpoint=dict(checkpoint),
-        max_words=positive(config.get("max_words", 32), "max_words", error),
+        checkpoint=error.mapping("checkpoint", config.get("checkpoint") or {}, CHECKPOINT_KEYS),
+        max_words=error.count("max_words", config.get("max_words", 32)),
         pairs=pairs,
-        bitext=languages,
+        bitext=bitext,
         rotations=rotations,
         seeds=seeds,
         methods=methods,
@@ -169,9 +164,9 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     )
 
 
-def _rotation(name: str, given: Any, bitext: set[str], error: FileErrors) -> Rotation:
-    where = f"rotations.{error.name(f'rotations.{name}', name)}"
-    check_keys(error.mapping(where, given), ("seen", "unseen"), error, where)
+def _rotation(name: str, given: Any, bitext: Mapping[str, Any], error: FileErrors) -> Rotation:
+    where = error.name("rotations", name)
+    error.mapping(where, given, ("seen", "unseen"))
     sides = {
         side: [error.language(f"{where}.{side}", code) for code in as_list(given.get(side) or [])]
         for side in ("seen", "unseen")
@@ -183,7 +178,7 @@ def _rotation(name: str, given: Any, bitext: set[str], error: FileErrors) -> Rot
             if codes.count(code) > 1:
                 raise error(f"{where}.{side}", f"'{code}' is there twice.")
             if code == "en":
-                raise error(f"{where}.{side}", "'en' is the other side of all bitext; it is reported apart.")
+                raise error(f"{where}.{side}", "leave 'en' out: it is the other side of all bitext.")
     if both := [code for code in sides["seen"] if code in sides["unseen"]]:
         raise error(where, f"'{both[0]}' is both seen and unseen.")
     if without := [code for code in sides["seen"] if code not in bitext]:
@@ -207,16 +202,16 @@ def _check_bitext_is_seen(bitext: Mapping[str, Any], rotations: Mapping[str, Rot
 
 
 def _model(config: Mapping[str, Any], key: str, error: FileErrors) -> str | None:
-    if config.get(key) is None:
+    given = config.get(key)
+    if given is None:
         return None
-    if not isinstance(config[key], str):
-        raise error(key, f"{config[key]!r} is not the name or folder of a model.")
-    name = os.path.expanduser(os.path.expandvars(config[key]))
-    here = expand(name, error.path)
+    if not isinstance(given, str):
+        raise error(key, f"{given!r} is not the name or folder of a model.")
+    name, here = os.path.expanduser(os.path.expandvars(given)), error.expand(given)
     if here.is_dir():
         return str(here)
     if name.startswith((".", "/")) or name.count("/") > 1:
-        raise FileNotFoundError(str(error(key, f"there is no folder {here}.")))
+        raise error.missing(key, f"there is no folder {here}.")
     return name
 
 

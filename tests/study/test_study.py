@@ -130,7 +130,9 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
         (("rotations", "first", "unseen"), ["ar", "yo"], "rotations.first: 'yo' is both seen and unseen"),
         (("rotations", "first", "unseen"), ["ar", "yor"], "rotations.first: 'yo' is both seen and unseen"),
         (("rotations", "first", "seen"), ["sw", "ig"], "rotations.first.seen: 'ig' has no bitext"),
-        (("rotations", "first", "seen"), ["sw", "en"], "'en' is the other side of all bitext"),
+        (("rotations", "first", "seen"), ["sw", "en"], "rotations.first.seen: leave 'en' out"),
+        (("bitext", "eng"), "sw.tsv", "bitext.eng: leave English out"),
+        (("bitext", "swa"), "sw.tsv", "bitext.swa: 'sw' is there twice"),
         (("rotations", "first", "seen"), [], "rotations.first.seen: is missing or empty"),
         (("rotations", "second", "seen"), ["ar"], "'hi' is an unseen language that does have bitext (bitext.hi)"),
         (
@@ -155,9 +157,9 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
         (("methods", "ot", "seeds"), [3], "methods.ot.seeds: 3 is not one of 1"),
         (("methods", "ot", "sets"), ["owm"], "methods.ot.sets: 'owm' is not one of english, parallel, own"),
         (("methods", "zero_shot"), {}, "the name 'zero_shot' is taken"),
-        (("methods", "o t"), {}, "methods.o t: names are made of letters"),
-        (("levers", "halfway", "base"), "ott", "levers.halfway.base: there is no method 'ott'"),
-        (("levers", "erased", "base"), "halfway", "no method 'halfway', nor a lever above it that is trained"),
+        (("methods", "o t"), {}, "methods.o t: a name may have letters"),
+        (("levers", "halfway", "base"), "ott", "levers.halfway.base: 'ott' is neither a method nor a trained lever"),
+        (("levers", "erased", "base"), "halfway", "levers.erased.base: 'halfway' is neither a method nor a trained"),
         (("levers", "halfway", "interpolation"), 2, "levers.halfway.interpolation: 2 is not a number from 0 to 1"),
         (("levers", "halfway", "epsilon"), 1, "levers.halfway.epsilon: has no effect"),
         (("levers", "both_sides", "passages"), "nobody", "'nobody' is neither teacher nor student"),
@@ -172,10 +174,19 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
         (
             ("evaluation", "parallel", "qrels"),
             "more.tsv",
-            "evaluation.parallel.qrels: question 'q99' in 'en' is no topic",
+            "evaluation.parallel.qrels: question 'q99' in 'en' is in no file of topics",
         ),
         (("evaluation", "parallel", "qrels"), "none.tsv", "question 'q0' in 'en' has no relevant passage"),
-        (("evaluation", "parallel", "passages", "yo"), "fewer.jsonl", "'en' and 'yo' differ in the passage 'd0'"),
+        (
+            ("evaluation", "parallel", "qrels"),
+            "far.tsv",
+            "'q0' in 'en' has the relevant passage 'd99', which is in no",
+        ),
+        (
+            ("evaluation", "parallel", "passages", "yo"),
+            "fewer.jsonl",
+            "only one of 'en' and 'yo' has the passage 'd0'",
+        ),
         (("evaluation", "arm"), {}, "evaluation.arm: the name 'arm' is taken"),
         (("checkpoint",), {"prefix": "x"}, "checkpoint.prefix: there is no such key"),
         (("teacher",), "./nowhere", "teacher: there is no folder"),
@@ -186,6 +197,7 @@ def test_what_is_wrong_is_named(data, keys, value, message):
     (data / "short.tsv").write_text("q0\twho\n")
     (data / "others.tsv").write_text("r0 0 d0 1\n")
     (data / "none.tsv").write_text("q0 0 d0 0\n")
+    (data / "far.tsv").write_text("q0 0 d0 1\nq0 0 d99 1\n")
     (data / "more.tsv").write_text((data / "qrels.tsv").read_text() + "q99 0 d0 1\n")
     (data / "fewer.jsonl").write_text((data / "passages.yo.jsonl").read_text().partition("\n")[2])
     path = changed(data, *keys, value=value)
@@ -220,7 +232,7 @@ def test_levers_have_what_their_base_has(data):
     assert len(study.arms) == 2 + 4 + 4
 
 
-def test_questions_of_a_set(data):
+def test_questions_of_a_set(data, caplog):
     study = load_study(save(data, config()))
     english, parallel, own = study.evaluation.values()
     assert (
@@ -233,6 +245,9 @@ def test_questions_of_a_set(data):
     (data / "more.tsv").write_text((data / "qrels.tsv").read_text() + "q99 0 d0 1\n")
     lost = load_study(changed(data, "evaluation", "own", "qrels", value="more.tsv")).evaluation["own"]
     assert "q99" in lost.questions["sw"].qrels and "q99" not in lost.questions["sw"].topics
+    assert caplog.messages == [
+        "evaluation.own.qrels: 1 judged questions are in no file of topics, such as 'q99'. Each scores 0."
+    ]
 
 
 def test_arms_have_the_same_english_sentences(data):
