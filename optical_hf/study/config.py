@@ -1,7 +1,7 @@
 """A study of robustness in one YAML file: which languages have bitext, which methods, which questions; and its arms.
 
-[`load_study`] checks all of it before any model is loaded. `study_sets` reads the questions, `study_arms` trains and
-evaluates, `study_report` writes what came out.
+[`load_study`] checks all of it before any model is loaded. [`StudyRun`] then trains and evaluates the arms, and
+[`write_report`] writes what they gave.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STUDY_KEYS = (
     *("training", "methods", "levers", "evaluation"),
 )
 CHECKPOINT_KEYS = ("query_prefix", "document_prefix", "query_length", "document_length")
-# What may grow in a study's folder: the arms that are there stay what they are.
+# What may be added to a study that has begun: arms that are complete do not depend on it.
 GROWING = ("rotations", "methods", "levers", "evaluation")
 
 
@@ -117,8 +117,8 @@ def load_study(path: str | os.PathLike[str]) -> Study:
 
     Raises:
         ValueError: naming the file and the key of what is wrong: a key, method, loss, base or option that does not
-            exist; a language that is both seen and unseen, is seen without bitext, or has bitext and is seen nowhere;
-            a set that is empty; no seeds.
+            exist; a language that is both seen and unseen, that is seen but has no bitext, or that has bitext but is
+            seen in no rotation; an empty set; no seeds.
         FileNotFoundError: naming the file and the key of a file that is not there.
     """
     path = Path(path)
@@ -131,7 +131,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     bitext: dict[str, list[str]] = {}
     for language, key, sources in error.languages("bitext", config["bitext"]):
         if language == "en":
-            raise error(key, "leave English out: it is the other side of all bitext.")
+            raise error(key, "leave English out: it is one side of every bitext.")
         bitext[language] = [find_bitext(source, language, key, error) for source in as_list(sources)]
     rotations = {
         name: _rotation(name, given, bitext, error)
@@ -140,7 +140,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     _check_bitext_is_seen(bitext, rotations, error)
     seeds = tuple(as_list(config["seeds"]))
     if any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
-        raise error("seeds", f"{list(seeds)} are not whole numbers, each once.")
+        raise error("seeds", f"{list(seeds)} are not different whole numbers from 0.")
     evaluation = {
         name: read_set(name, given, error) for name, given in error.mapping("evaluation", config["evaluation"]).items()
     }
@@ -178,11 +178,11 @@ def _rotation(name: str, given: Any, bitext: Mapping[str, Any], error: FileError
             if codes.count(code) > 1:
                 raise error(f"{where}.{side}", f"'{code}' is there twice.")
             if code == "en":
-                raise error(f"{where}.{side}", "leave 'en' out: it is the other side of all bitext.")
+                raise error(f"{where}.{side}", "leave 'en' out: English is one side of every bitext.")
     if both := [code for code in sides["seen"] if code in sides["unseen"]]:
         raise error(where, f"'{both[0]}' is both seen and unseen.")
     if without := [code for code in sides["seen"] if code not in bitext]:
-        raise error(f"{where}.seen", f"'{without[0]}' has no bitext; give it under `bitext`, or call it unseen.")
+        raise error(f"{where}.seen", f"'{without[0]}' has no bitext: add it under `bitext`, or move it to `unseen`.")
     return Rotation(name, tuple(sides["seen"]), tuple(sides["unseen"]))
 
 
@@ -195,10 +195,10 @@ def _check_bitext_is_seen(bitext: Mapping[str, Any], rotations: Mapping[str, Rot
             if code in rotation.unseen:
                 raise error(
                     f"rotations.{rotation.name}.unseen",
-                    f"'{code}' is an unseen language that does have bitext (bitext.{code}), and no rotation sees it: "
-                    "take its bitext out of the file, or let a rotation see it.",
+                    f"'{code}' has bitext (bitext.{code}), but it is `seen` in no rotation: remove its bitext, or add "
+                    "it to the `seen` of another rotation.",
                 )
-        raise error(f"bitext.{code}", "no rotation sees this language; leave it out, or add it to a rotation.")
+        raise error(f"bitext.{code}", "no rotation has this language: remove its bitext, or add it to a rotation.")
 
 
 def _model(config: Mapping[str, Any], key: str, error: FileErrors) -> str | None:
@@ -218,7 +218,7 @@ def _model(config: Mapping[str, Any], key: str, error: FileErrors) -> str | None
 def record_study(study: Study, folder: str | os.PathLike[str], write: bool = True) -> None:
     """Keep the study's file in its folder, `study.json`, and refuse a folder of another study.
 
-    Rotations, methods, levers, seeds and evaluation sets may be added, or left out: what was there is kept in mind.
+    Rotations, methods, levers, seeds and evaluation sets may be added or left out. `study.json` keeps them all.
 
     Args:
         study ([`Study`]): this one.
@@ -230,7 +230,7 @@ def record_study(study: Study, folder: str | os.PathLike[str], write: bool = Tru
     """
     path = Path(folder) / "study.json"
     here = json.loads(json.dumps(study.config))
-    # Until an arm is there, nothing could be of another study.
+    # Without an arm there is nothing yet that could belong to another study.
     begun = path.exists() and (Path(folder) / "arms").exists()
     there = json.loads(path.read_text(encoding="utf-8")) if begun else here
     differing = []
@@ -243,8 +243,8 @@ def record_study(study: Study, folder: str | os.PathLike[str], write: bool = Tru
         differing += [name for where, (a, b) in pairs.items() for name in _differing(a, b, where)]
     if differing:
         raise ValueError(
-            f"{folder} holds a study of another config than {study.path}: {', '.join(differing)} differ. Choose "
-            f"another --output_dir, or go back to what {path} says."
+            f"{folder} holds a study with another config than {study.path}: {', '.join(differing)} differ. Choose "
+            f"another --output_dir, or restore the values of {path}."
         )
     if write:
         merged = {**there, **here, "seeds": sorted({*as_list(there["seeds"]), *as_list(here["seeds"])})}

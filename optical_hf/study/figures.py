@@ -125,7 +125,7 @@ class _Drawing:
         figure.colorbar(image, ax=panels, label="gain in nDCG@10", shrink=0.8)
         caption = (
             f"{name}, rotation {rotation}: gain over zero-shot by language of questions and passages, MaxSim nDCG@10. "
-            "■ seen, □ never seen, boxed: pairs that the bitext has."
+            "■ seen, □ never seen; a box marks the language pairs of the bitext."
         )
         return figure, caption
 
@@ -162,8 +162,8 @@ class _Drawing:
         columns = _columns([*methods, "seen", "never seen"], size[0])
         figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
         return figure, (
-            f"{name}: gain over zero-shot by language of the questions, MaxSim nDCG@10, 95 % intervals. Filled: in "
-            "rotations that see the language (and English questions); hollow: in those that do not."
+            f"{name}: gain over zero-shot by language of the questions, MaxSim nDCG@10, 95 % intervals. Filled: "
+            "rotations that see the language, and English questions. Hollow: rotations that do not see it."
         )
 
     def sizes(self, names: Sequence[str]) -> tuple[Any, str] | None:
@@ -232,7 +232,10 @@ class _Drawing:
         handles = {method: handles[method] for method in methods if method in handles}
         columns = _columns(list(handles), figure.get_figwidth())
         figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=columns, frameon=False)
-        return figure, "Training: mean over rotations and seeds, and from the smallest to the largest of them."
+        return (
+            figure,
+            "During training: mean over rotations and seeds, and the range from the smallest to the largest.",
+        )
 
     def _curves(self, method: str, name: str) -> dict[int, list[float]]:
         points: dict[int, list[float]] = {}

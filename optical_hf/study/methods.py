@@ -19,7 +19,7 @@ REFERENCES = ("zero_shot", "ceiling")
 METHOD_KEYS = ("loss", "pairs", "seeds", "rotations", "sets")
 DERIVING = ("interpolation", "erase_language", "passages")
 TRAINING_KEYS = tuple(option.name for option in fields(OpticalTrainingArguments) if option.init)
-# What the study sets itself in every arm.
+# The options that the study sets itself, in every arm.
 FIXED = ("output_dir", "seed", "eval_strategy", "load_best_model_at_end", "resume_from_checkpoint", "push_to_hub")
 
 
@@ -68,8 +68,8 @@ def read_methods(
         error ([`FileErrors`]): names the file.
 
     Returns:
-        `tuple[dict[str, Method], dict[str, Method]]`: methods and levers by name. A lever has what its base has, but
-        for what it says itself.
+        `tuple[dict[str, Method], dict[str, Method]]`: methods and levers by name. A lever has the values of its base,
+        unless it gives its own.
 
     Raises:
         ValueError: naming the key of what is wrong.
@@ -89,7 +89,7 @@ def read_methods(
         if (base := given.get("base")) not in bases:
             raise error(
                 f"{where}.base",
-                f"{base!r} is neither a method nor a trained lever that stands above this one; choose of "
+                f"{base!r} is neither a method nor a trained lever that stands above this one; choose from "
                 f"{', '.join(bases)}.",
             )
         levers[name] = _method(name, given, bases[base], where, error)
@@ -112,14 +112,14 @@ def _method(name: str, given: Mapping[str, Any], base: Method, where: str, error
         passages=given.get("passages", "teacher"),
     )
     if method.loss not in LOSSES:
-        raise error(f"{where}.loss", f"there is no loss {method.loss!r}; there are {', '.join(LOSSES)}.")
+        raise error(f"{where}.loss", f"there is no loss {method.loss!r}; choose from {', '.join(LOSSES)}.")
     weight = method.interpolation
     if weight is not None and not (type(weight) in (int, float) and 0 <= weight <= 1):
         raise error(f"{where}.interpolation", f"{weight!r} is not a number from 0 to 1.")
     if method.passages not in ("teacher", "student"):
         raise error(f"{where}.passages", f"{method.passages!r} is neither teacher nor student.")
     if method.derived and (without := [*options, *(key for key in ("loss", "pairs") if key in given)]):
-        raise error(f"{where}.{without[0]}", f"has no effect: with {' or '.join(DERIVING)}, nothing is trained.")
+        raise error(f"{where}.{without[0]}", f"has no effect: a lever with {' or '.join(DERIVING)} trains nothing.")
     try:
         training_arguments(method, error.path.parent, seed=0)
     except ValueError as wrong:
@@ -134,7 +134,7 @@ def _subset(
         return known
     chosen = as_list(given[key])
     if not chosen or (unknown := [value for value in chosen if value not in known]):
-        what = f"{unknown[0]!r} is not one of" if chosen else "is empty; choose of"
+        what = f"{unknown[0]!r} is not one of" if chosen else "is empty; choose from"
         raise error(f"{where}.{key}", f"{what} {', '.join(map(str, known))}.")
     return tuple(value for value in known if value in chosen)
 

@@ -22,7 +22,7 @@ from .tables import (
     LABELS,
     SEEN_KEPT,
     TITLES,
-    is_harmless,
+    harmless_levers,
     language_rows,
     number,
     percent,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Of the study's file, what is about the method: where its files are says nothing to others.
+# The keys of the study's file that the report repeats. The paths of one machine are of no use to others.
 CONFIG_KEYS = ("checkpoint", "max_words", "pairs", "rotations", "seeds", "training", "methods", "levers")
 
 
@@ -50,7 +50,7 @@ def write_report(study: Study, folder: str | os.PathLike[str]) -> dict[str, Any]
     The same arms give the same report, byte by byte.
 
     Args:
-        study ([`Study`]): what there should be; arms that are missing are named in the report.
+        study ([`Study`]): the arms that should be there; the report names those that are missing.
         folder (`str` or `Path`): its `--output_dir`.
 
     Returns:
@@ -105,13 +105,13 @@ def render_report(
     costs: Sequence[Sequence[str]] = (),
     figures: Mapping[str, str] | None = None,
 ) -> str:
-    """Render `report.md` from `report_template.md`, which says the words, and `report_tables.md`.
+    """Render `report.md` from `report_template.md`, which has the words, and `report_tables.md`.
 
     Args:
         report (`dict`): what is in `report.json`.
         methods, levers (`Sequence[str]`): those with complete arms, in the order of the tables.
-        left_out (`Sequence[str]`, *optional*): complete arms that no measure is taken of.
-        costs (`Sequence[Sequence[str]]`, *optional*): the cells of the table of what methods and levers took.
+        left_out (`Sequence[str]`, *optional*): complete arms that are in no measure.
+        costs (`Sequence[Sequence[str]]`, *optional*): the rows of the table of steps and minutes.
         figures (`Mapping[str, str]`, *optional*): captions by file name.
     """
     environment = Environment(
@@ -156,7 +156,7 @@ def render_report(
         select=lambda part, **wanted: select(report[part], **wanted),
         ranking=partial(ranking, report, methods),
         tally=partial(tally, report),
-        is_harmless=partial(is_harmless, report),
+        harmless_levers=partial(harmless_levers, report),
         language_rows=partial(language_rows, report, methods),
         spread=spread,
         widest_language=partial(widest_language, report),
@@ -181,7 +181,7 @@ def _costs(results: StudyResults, names: Sequence[str]) -> list[list[str]]:
 
 
 def _json(report: Mapping[str, Any]) -> str:
-    """One row a line: to be read, and compared by line, without being ten times as long."""
+    """One row per line: a person can read it and compare two of them, and it stays short."""
     rounded = json.loads(json.dumps(report), parse_float=lambda digits: round(float(digits), 5))
     parts = []
     for key, value in rounded.items():

@@ -199,7 +199,7 @@ def read_results(
 
     Args:
         folder (`str` or `Path`): the study's `--output_dir`.
-        arms, rotations, sets (`Sequence[str]`): their names, in the order of reports; what is in none is not read.
+        arms, rotations, sets (`Sequence[str]`): their names, in the order of reports; others are not read.
 
     Raises:
         ValueError: if a file is broken, a score is not a number, or arms were measured on different queries.

@@ -1,7 +1,7 @@
 """Running a study's arms: training, evaluation, and going on where it was stopped.
 
 An arm's folder holds `student/` once it is trained, `<set>.json` once a set is evaluated, and `arm.json` once all is
-done. Each of them appears whole or not at all, and what is there is not made again.
+done. Each of them appears only when it is whole, and is not made again.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class StudyRun:
         for arm in self.arms:
             there = arm.base in chosen or (self.folder / "arms" / str(arm.base) / "student").is_dir()
             if arm.method.derived and not there:
-                raise ValueError(f"{arm.name} is made from the student of {arm.base}, which is not there: run it too.")
+                raise ValueError(
+                    f"{arm.name} is made from the student of {arm.base}, which does not exist: run it too."
+                )
         # The first use of the device decides whether processes know of each other: the arguments say which it is.
         some = next(iter(study.methods.values()))
         check_world_size(training_arguments(some, self.folder, study.seeds[0]).world_size)
@@ -92,9 +94,9 @@ class StudyRun:
                 continue
             logger.info("Arm %d of %d, %s, starts.", number, len(self.arms), arm.name)
             started = time.time()
-            figures = self._run_arm(arm)
-            seconds = time.time() - started
-            logger.info("Arm %d of %d, %s, took %.0f s: %s.", number, len(self.arms), arm.name, seconds, figures)
+            scores = self._run_arm(arm)
+            text = "Arm %d of %d, %s, took %.0f s. Mean nDCG@10: %s."
+            logger.info(text, number, len(self.arms), arm.name, time.time() - started, scores)
 
     @cached_property
     def teacher(self) -> OpticalTeacher:
@@ -173,7 +175,7 @@ class StudyRun:
         if arm.rotation is None:
             start: OpticalStudent = self.start().to(self.state.device)
             return start
-        # From the folder even if it was trained just now: that is what a run that was stopped would do.
+        # From the folder even if it was trained just now: a run that was stopped and started again does the same.
         source = self._folder(arm.name if arm.trained else str(arm.base)) / "student"
         student: OpticalStudent = OpticalStudent.from_checkpoint(source).to(self.state.device)
         if arm.method.interpolation is not None:
@@ -237,7 +239,7 @@ def _mean_ndcg(path: Path) -> str:
 
 
 class _ProgressBar(ProgressCallback):
-    """The bar alone: what is logged is kept in the curves."""
+    """The bar alone: the curves keep what is logged."""
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         pass

@@ -69,13 +69,19 @@ def tally(report: Mapping[str, Any], method: str, against: str) -> str:
     return ", ".join(parts) or "not comparable"
 
 
-def is_harmless(report: Mapping[str, Any], row: Row) -> bool:
-    """Whether a lever keeps enough of the seen gain, gains on unseen languages, and harms none of them."""
-    if "kept" not in row or "unseen" not in row or row["kept"]["value"] < SEEN_KEPT:
-        return False
-    tests = select(report["tests"], status="unseen", method=row["lever"], against=ZERO_SHOT, significant=True)
-    lost = any(test["difference"] < 0 for test in tests if test["view"] in report["sets"])
-    return row["unseen"]["gain"]["value"] >= 0 and not lost
+def harmless_levers(report: Mapping[str, Any], view: str) -> list[Row]:
+    """The levers that keep enough of the seen gain, gain on unseen languages, and lose none of them significantly."""
+    losses = [
+        test["method"]
+        for test in select(report["tests"], status="unseen", against=ZERO_SHOT, significant=True)
+        if test["view"] in report["sets"] and test["difference"] < 0
+    ]
+    return [
+        row
+        for row in select(report["levers"], view=view)
+        if "kept" in row and row["kept"]["value"] >= SEEN_KEPT
+        if "unseen" in row and row["unseen"]["gain"]["value"] >= 0 and row["lever"] not in losses
+    ]
 
 
 def language_rows(report: Mapping[str, Any], methods: Sequence[str], view: str) -> list[dict[str, Any]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +15,12 @@ from PIL import Image
 
 from optical_hf.study.figures import DPI, _columns, _Drawing
 from optical_hf.study.measures import study_measures
-from optical_hf.study.report import write_report
+from optical_hf.study.report import render_report, write_report
 from optical_hf.study.results import Grid, View, read_results
 from optical_hf.study.tables import number, percent, signed, with_interval
 
+COMMITTED = Path(__file__).parents[2] / "examples" / "robustness"
+NUMBER = re.compile(r"[+-]?\d*\.?\d+")
 SETS = ("cross", "parallel")
 ROTATIONS = {"first": {"seen": ["yo"], "unseen": ["sw"]}, "second": {"seen": ["sw"], "unseen": ["yo"]}}
 # Scores of the two queries of each pair.
@@ -230,10 +234,16 @@ def test_report_and_figures(study, tmp_path):
         with Image.open(path) as image:
             assert image.width > 3 * DPI and path.stat().st_size < 150_000
     text = (tmp_path / "report.md").read_text()
+    assert "- **Seen languages**: `ot` gains most: +.083 [+.070, +.095] over zero-shot, from .425 to .508." in text
     assert (
-        "- **Seen languages**: `ot` gains most, +.083 [+.070, +.095] over zero-shot, .425 to .508. Then `mse`" in text
+        "- **Languages never seen**: `mse` is best, but its interval includes zero: +.000 [+.000, +.000] over" in text
     )
-    assert "- **The same language unseen instead of seen**: `ot` -.085 [-.098, -.073] (gain -3 % of the seen)" in text
+    assert "from .425 to .425. After it: `ot` -.003 [-.003, -.003].\n" in text
+    assert "- **The same language, unseen minus seen**: `ot` -.085 [-.098, -.073], keeps -3 % of the gain;" in text
+    assert (
+        "- **`ot` minus another method**: `mse` seen +.083 [+.070, +.095], unseen -.003 [-.003, -.003] (tests:" in text
+    )
+    assert "and lose no unseen language significantly: 0 of 1.\n" in text
     assert "| yo | seen | .500 | .900 | **.650** +.150 | .500 +.000 |" in text
     assert "| half | ot | 1 x 1 (cross only) | +.080 [+.080, +.080] | +.100 | 80 % [80 %, 80 %] | +.030" in text
     assert "| ot | first second, 1 2 | 100 | 20 | 1.5 | 0.5 |" in text
@@ -254,6 +264,22 @@ def test_report_and_figures(study, tmp_path):
     }
     write_report(study, tmp_path)
     assert {path: path.read_bytes() for path in first} == first
+
+
+def test_the_committed_report_is_what_its_json_gives():
+    report = json.loads((COMMITTED / "report.json").read_text())
+    rendered = render_report(report, list(report["config"]["methods"]), list(report["config"]["levers"]))
+    committed = (COMMITTED / "report.md").read_text()
+    # What the arms took and the captions of the figures are not in report.json.
+    measures, committed_measures = rendered.partition("## Evaluation")[0], committed.partition("## Figures")[0]
+    assert NUMBER.sub("0", measures) == NUMBER.sub("0", committed_measures)
+    numbers, expected = (list(map(float, NUMBER.findall(text))) for text in (measures, committed_measures))
+    # report.json has five decimals, so what lies half way may be rounded the other way.
+    assert len(numbers) > 4000 and numbers == pytest.approx(expected, abs=0.00101)
+    assert sum(map(float.__ne__, numbers, expected)) < 10
+    for start, end in (("## Evaluation sets", "## The study"), ("```yaml", None)):
+        parts = [text.partition(start)[2].partition(end or "\0")[0] for text in (rendered, committed)]
+        assert parts[0] == parts[1] and len(parts[0]) > 400
 
 
 def test_heat_map_marks_what_was_trained(results, measures):
@@ -286,7 +312,7 @@ def test_incomplete_study(study, tmp_path, monkeypatch):
     write_report(study, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "**Not complete.** Missing arms: ceiling, second-ot-2." in text
-    assert "Complete but left out, since not every rotation has their seed yet: first-ot-2." in text
+    assert "Complete, but left out because a rotation does not have this seed yet: first-ot-2." in text
     report = json.loads((tmp_path / "report.json").read_text())
     row = one(report["groups"], view="cross", status="seen", method="ot")
     assert row["seeds"] == [1] and row["gain maxsim ndcg@10"]["value"] == pytest.approx(0.08) and row["closed"] is None

@@ -134,19 +134,23 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
         (("bitext", "eng"), "sw.tsv", "bitext.eng: leave English out"),
         (("bitext", "swa"), "sw.tsv", "bitext.swa: 'sw' is there twice"),
         (("rotations", "first", "seen"), [], "rotations.first.seen: is missing or empty"),
-        (("rotations", "second", "seen"), ["ar"], "'hi' is an unseen language that does have bitext (bitext.hi)"),
+        (
+            ("rotations", "second", "seen"),
+            ["ar"],
+            "rotations.first.unseen: 'hi' has bitext (bitext.hi), but it is `seen` in no",
+        ),
         (
             ("rotations", "second"),
             {"seen": ["ar"], "unseen": []},
-            "rotations.first.unseen: 'hi' is an unseen language",
+            "rotations.first.unseen: 'hi' has bitext (bitext.hi)",
         ),
         (("rotations", "first", "sen"), ["sw"], "rotations.first.sen: there is no such key; did you mean seen"),
         (("bitext", "qx"), "sw.tsv", "bitext.qx: 'qx' is not a language code"),
-        (("bitext", "no"), "sw.tsv", "bitext.no: no rotation sees this language"),
+        (("bitext", "no"), "sw.tsv", "bitext.no: no rotation has this language"),
         (("bitext", "sw"), "gone.tsv", "bitext.sw: "),
         (("seeds",), [], "seeds: is missing or empty"),
-        (("seeds",), [1, 1], "seeds: [1, 1] are not whole numbers, each once"),
-        (("methods", "dtw"), {"loss": "dtw"}, "methods.dtw.loss: there is no loss 'dtw'; there are ot, greedy, mse"),
+        (("seeds",), [1, 1], "seeds: [1, 1] are not different whole numbers from 0"),
+        (("methods", "dtw"), {"loss": "dtw"}, "methods.dtw.loss: there is no loss 'dtw'; choose from ot, greedy, mse"),
         (("methods", "ot", "epsilom"), 0.1, "methods.ot.epsilom: there is no such key; did you mean epsilon"),
         (("methods", "ot", "base"), "mse", "methods.ot.base: there is no such key"),
         (("methods", "ot", "epsilon"), 0, "methods.ot: `epsilon` is 0"),
@@ -284,7 +288,7 @@ def test_monolingual_texts_are_not_translations_of_each_other(data):
 
 def test_too_little_bitext(data, tmp_path):
     path = changed(data, "pairs", value=36)
-    with pytest.raises(ValueError, match=r"changed.yaml: bitext.sw: 35 pairs .* first-ot-1 asks for 36"):
+    with pytest.raises(ValueError, match=r"changed.yaml: bitext.sw: only 35 pairs .* first-ot-1 needs 36"):
         StudyRun(load_study(path), tmp_path / "out")
     assert not (tmp_path / "out" / "study.json").exists()
 
@@ -320,7 +324,7 @@ def test_a_folder_of_another_study(data, tmp_path):
         (("rotations", "first", "unseen"), ["hi"]),
         (("evaluation", "own", "max_queries"), 3),
     ):
-        with pytest.raises(ValueError, match=f"another config than .*changed.yaml: {'.'.join(keys)}"):
+        with pytest.raises(ValueError, match=f"with another config than .*changed.yaml: {'.'.join(keys)}"):
             record_study(load_study(changed(data, *keys, value=value)), tmp_path)
 
 
@@ -335,7 +339,7 @@ def test_other_bitext_than_before(data, tmp_path):
     record_pairs(pairs, tmp_path / "new")  # until an arm is there, nothing could be of other bitext
     record_pairs(load_pairs(study, []), tmp_path / "new")
     (tmp_path / "arms").mkdir()
-    with pytest.raises(ValueError, match="other bitext: that of yo has changed since it began"):
+    with pytest.raises(ValueError, match="other bitext: that of yo has changed since the study began"):
         record_pairs(pairs, tmp_path)
     assert json.loads((tmp_path / "bitext.json").read_text())["yo"]["pairs"] == 35
 
@@ -389,7 +393,11 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     words = ("--config", save(data, config()), "--output_dir", out)
     done = launch(*words)
     assert done.returncode == 0, done.stderr[-6000:]
-    assert "Arm 10 of 10, first-both_sides-1, took" in done.stderr and (out / "report.md").exists()
+    assert (
+        "Arm 10 of 10, first-both_sides-1, took" in done.stderr
+        and "Mean nDCG@10: parallel 0." in done.stderr
+        and (out / "report.md").exists()
+    )
     assert "3/3 [" in done.stderr  # the bar of training, though a study lowers the verbosity
     report = (out / "report.json").read_bytes()
     before = results(out)
@@ -431,10 +439,10 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     shutil.rmtree(first)
     done = launch(*words, "--arms", "first-ot-1")
     assert done.returncode == 0 and "Arm 1 of 1" in done.stderr and results(out) == before
-    with pytest.raises(ValueError, match="out holds a study of another config than .*: pairs differ"):
+    with pytest.raises(ValueError, match="out holds a study with another config than .*: pairs differ"):
         StudyRun(load_study(changed(data, "pairs", value=12)), out)
     shutil.rmtree(first)
     other = Path(shutil.copytree(data, tmp_path / "other"))
     (other / "yo.tsv").write_text((data / "yo.tsv").read_text().replace("\n", "!\n"))
-    with pytest.raises(ValueError, match="out holds a study of other bitext: that of yo has changed"):
+    with pytest.raises(ValueError, match="out holds a study with other bitext: that of yo has changed"):
         StudyRun(load_study(save(other, config())), out)
