@@ -235,12 +235,12 @@ def record_study(study: Study, folder: str | os.PathLike[str], write: bool = Tru
     there = json.loads(path.read_text(encoding="utf-8")) if begun else here
     differing = []
     for key in dict.fromkeys([*there, *here]):
-        if key in GROWING:
-            old, new = there.get(key) or {}, here.get(key) or {}
-            pairs = {f"{key}.{name}": (_fixed(old[name]), _fixed(new[name])) for name in old if name in new}
-        else:
-            pairs = {} if key == "seeds" else {key: (there.get(key), here.get(key))}
-        differing += [name for where, (a, b) in pairs.items() for name in _differing(a, b, where)]
+        old, new = there.get(key), here.get(key)
+        if key in GROWING:  # what only one of the two has was added or left out
+            old, new = old or {}, new or {}
+            old, new = ({name: side[name] for name in old if name in new} for side in (old, new))
+        differing += _differing(old, new, key)
+    differing = [name for name in differing if name.rpartition(".")[2] not in ("seeds", "rotations", "sets")]
     if differing:
         raise ValueError(
             f"{folder} holds a study with another config than {study.path}: {', '.join(differing)} differ. Choose "
@@ -250,12 +250,6 @@ def record_study(study: Study, folder: str | os.PathLike[str], write: bool = Tru
         merged = {**there, **here, "seeds": sorted({*as_list(there["seeds"]), *as_list(here["seeds"])})}
         merged |= {key: {**(there.get(key) or {}), **(here.get(key) or {})} for key in GROWING}
         write_json(path, merged, indent=2)
-
-
-def _fixed(method: Any) -> Any:
-    if not isinstance(method, dict):
-        return method
-    return {key: value for key, value in method.items() if key not in ("seeds", "rotations", "sets")}
 
 
 def _differing(there: Any, here: Any, where: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..evaluation.language_bias import language_bias
@@ -28,7 +28,7 @@ def evaluate_set(
         `dict`: what `<set>.json` holds: the scores of each pair of languages, and of a parallel set the language bias.
     """
     pairs: list[dict[str, Any]] = []
-    bias: dict[str, dict[str, dict[str, float]]] = {"maxsim": {}, "pooled": {}}
+    bias: dict[str, dict[str, list[float]]] = {"maxsim": {}, "pooled": {}}
     before: tuple[Any, ...] = ()
     runs: dict[str, dict[str, Any]] = {}
     for language, questions in evaluation_set.questions.items():
@@ -43,17 +43,21 @@ def evaluate_set(
         qids = list(questions.qrels)
         for other in documents:
             entry: dict[str, Any] = {"query_language": language, "document_language": other, "qids": qids}
-            for scoring in ("maxsim", "pooled"):
-                entry[scoring] = _score(runs[scoring][other], questions.qrels)
+            for scoring in runs:
+                scores = score_run(runs[scoring][other], questions.qrels, per_query=True)
+                per_query = scores.pop("per_query")
+                by_measure = {name: [per_query[qid][name] for qid in qids] for name in scores}
+                entry[scoring] = {**scores, "per_query": by_measure}
             pairs.append(entry)
         if evaluation_set.parallel and not in_english:
-            for scoring, by_language in bias.items():
-                by_language[language] = language_bias(runs[scoring], questions.qrels)
+            for scoring in runs:
+                ranks = language_bias(runs[scoring], questions.qrels)
+                bias[scoring][language] = [ranks[qid] for qid in qids]
     return {
         "set": evaluation_set.name,
         "protocol": evaluation_set.protocol,
         "pairs": pairs,
-        "language_bias": {scoring: _bias(by_language, evaluation_set) for scoring, by_language in bias.items()}
+        "language_bias": {scoring: _means(by_language) for scoring, by_language in bias.items()}
         if bias["maxsim"]
         else None,
     }
@@ -71,16 +75,6 @@ def _search(
     return runs
 
 
-def _score(run: dict[str, dict[str, float]], qrels: dict[str, dict[str, int]]) -> dict[str, Any]:
-    scores = score_run(run, qrels, per_query=True)
-    per_query = scores.pop("per_query")
-    return {**scores, "per_query": {name: [per_query[qid][name] for qid in qrels] for name in scores}}
-
-
-def _bias(by_language: Mapping[str, Mapping[str, float]], evaluation_set: EvaluationSet) -> dict[str, Any]:
-    per_query = {
-        language: [ranks[qid] for qid in evaluation_set.questions[language].qrels]
-        for language, ranks in by_language.items()
-    }
-    means = {language: sum(values) / len(values) for language, values in per_query.items()}
-    return {"mean": sum(means.values()) / len(means), "by_language": means, "per_query": per_query}
+def _means(per_query: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    by_language = {language: sum(values) / len(values) for language, values in per_query.items()}
+    return {"mean": sum(by_language.values()) / len(by_language), "by_language": by_language, "per_query": per_query}

@@ -23,6 +23,7 @@ from .results import (
     Groups,
     LanguagePair,
     StudyResults,
+    Value,
     View,
     minus,
     relative,
@@ -114,25 +115,19 @@ class _Measures:
             row: Row = {"set": evaluation_set, "method": name, "rotation": rotation, "query_language": pair[0]}
             row |= {"document_language": pair[1], "queries": queries}
             for scorer, measure in product(SCORERS, MEASURES):
-                row[f"{scorer} {measure}"] = self._pair(name, scorer, measure, evaluation_set, pair, grid)
+                value = self.results.scores(name, scorer, measure)
+                row[f"{scorer} {measure}"] = _pair_mean(value, evaluation_set, pair, grid)
             if pair[1] is None or row[PRIMARY] is None:
                 continue
             if rotation:
                 start, ceiling = (
-                    self._pair(method, "maxsim", NDCG, evaluation_set, pair, grid) for method in (ZERO_SHOT, CEILING)
+                    _pair_mean(self.results.scores(method), evaluation_set, pair, grid)
+                    for method in (ZERO_SHOT, CEILING)
                 )
                 gain = _minus(row[PRIMARY], start)
                 row |= {"status": self.results.status(pair[0], rotation), "gain": gain}
                 row["closed"] = _share(gain, _minus(ceiling, start))
             yield row
-
-    def _pair(
-        self, name: str, scorer: str, measure: str, evaluation_set: str, pair: LanguagePair, grid: Grid
-    ) -> float | None:
-        value = self.results.scores(name, scorer, measure)
-        seeds = [value(evaluation_set, pair, grid.rotations[0], seed) for seed in grid.seeds]
-        means = [float(scores.mean()) for scores in seeds if scores is not None]
-        return sum(means) / len(means) if means else None
 
     def scores(self, view: View, grid: Grid, status: str, name: str) -> Iterator[Row]:
         """Scores, gains and the gap closed: of the languages of a status together, then of each."""
@@ -253,6 +248,12 @@ class _Measures:
             }
         if "seen" in row or "unseen" in row:
             yield row
+
+
+def _pair_mean(value: Value, evaluation_set: str, pair: LanguagePair, grid: Grid) -> float | None:
+    seeds = [value(evaluation_set, pair, grid.rotations[0], seed) for seed in grid.seeds]
+    means = [float(scores.mean()) for scores in seeds if scores is not None]
+    return sum(means) / len(means) if means else None
 
 
 def estimate(groups: Groups, results: StudyResults) -> Row:
