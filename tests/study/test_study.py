@@ -28,10 +28,10 @@ LANGUAGES = ("sw", "yo", "ar", "hi")
 def sentences(count: int, seed: int) -> list[list[int]]:
     """Different sentences, each as numbers of words."""
     rng = random.Random(seed)
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < count:
-        found[tuple(rng.sample(range(10), rng.randint(3, 6)))] = None
-    return [list(one) for one in found]
+    drawn: dict[tuple[int, ...], None] = {}
+    while len(drawn) < count:
+        drawn[tuple(rng.sample(range(10), rng.randint(3, 6)))] = None
+    return [list(words) for words in drawn]
 
 
 def write(sentence: list[int], language: str) -> str:
@@ -47,14 +47,14 @@ def data(tmp_path_factory, tiny_encoder) -> Path:
     folder = tmp_path_factory.mktemp("study")
     bitext = sentences(40, seed=1)
     for number, language in enumerate(LANGUAGES):
-        kept = [one for index, one in enumerate(bitext) if index < 20 or index % 4 != number]
-        lines = [f"{write(one, 'en')}\t{write(one, language)}\n" for one in kept]
+        kept = [words for index, words in enumerate(bitext) if index < 20 or index % 4 != number]
+        lines = [f"{write(words, 'en')}\t{write(words, language)}\n" for words in kept]
         (folder / f"{language}.tsv").write_text("".join(lines))
     texts = sentences(12, seed=2)
     for language in ("en", *LANGUAGES):
-        lines = [json.dumps({"docid": f"d{i}", "text": write(one, language)}) for i, one in enumerate(texts)]
+        lines = [json.dumps({"docid": f"d{i}", "text": write(words, language)}) for i, words in enumerate(texts)]
         (folder / f"passages.{language}.jsonl").write_text("\n".join(lines) + "\n")
-        topics = [f"q{i}\t{write(one[:-1], language)}\n" for i, one in enumerate(texts[:8])]
+        topics = [f"q{i}\t{write(words[:-1], language)}\n" for i, words in enumerate(texts[:8])]
         (folder / f"topics.{language}.tsv").write_text("".join(topics))
     (folder / "qrels.tsv").write_text("".join(f"q{i} 0 d{i} 1\n" for i in range(8)))
     (folder / "encoder").symlink_to(tiny_encoder)
@@ -257,8 +257,8 @@ def test_questions_of_a_set(data, caplog):
 def test_arms_have_the_same_english_sentences(data):
     study = load_study(save(data, config()))
     pairs = load_pairs(study, study.arms.values())
-    assert {language: len(found) for language, found in pairs.items()} == dict.fromkeys(LANGUAGES, 35)
-    shared = set.intersection(*(set(found) for found in pairs.values()))
+    assert {language: len(own) for language, own in pairs.items()} == dict.fromkeys(LANGUAGES, 35)
+    shared = set.intersection(*(set(own) for own in pairs.values()))
     assert len(shared) == 20
     first, second = (select_pairs(pairs, seen, 16, seed=1) for seen in (("sw", "yo"), ("ar", "hi")))
     chosen = {
@@ -281,8 +281,8 @@ def test_arms_have_the_same_english_sentences(data):
 def test_monolingual_texts_are_not_translations_of_each_other(data):
     pairs = load_pairs(load_study(save(data, config())), [])
     texts = monolingual_texts(pairs, 10, seed=1)
-    assert set(texts) == {"en", *LANGUAGES} and {len(found) for found in texts.values()} == {10}
-    english = {language: {one for one in found if found[one] in texts[language]} for language, found in pairs.items()}
+    assert set(texts) == {"en", *LANGUAGES} and {len(chosen) for chosen in texts.values()} == {10}
+    english = {language: {text for text in own if own[text] in texts[language]} for language, own in pairs.items()}
     assert len(set(map(frozenset, english.values()))) == len(LANGUAGES)
 
 
@@ -332,7 +332,7 @@ def test_other_bitext_than_before(data, tmp_path):
     study = load_study(save(data, config()))
     pairs = load_pairs(study, [])
     record_pairs(pairs, tmp_path)
-    record_pairs({language: dict(reversed(found.items())) for language, found in pairs.items()}, tmp_path)
+    record_pairs({language: dict(reversed(own.items())) for language, own in pairs.items()}, tmp_path)
     [english, *_] = pairs["yo"]
     pairs["yo"][english] += "."
     (tmp_path / "new").mkdir()
@@ -346,12 +346,12 @@ def test_other_bitext_than_before(data, tmp_path):
 
 def results(folder: Path) -> dict[str, Any]:
     """All that arms wrote, without the time they took."""
-    found = {}
+    contents = {}
     for path in sorted(folder.glob("arms/*/*.json")):
-        found[str(path.relative_to(folder))] = {
+        contents[str(path.relative_to(folder))] = {
             key: value for key, value in json.loads(path.read_text()).items() if "seconds" not in key
         }
-    return found
+    return contents
 
 
 def test_training_that_was_stopped_goes_on_from_its_checkpoint(data, tmp_path, monkeypatch):
@@ -408,12 +408,12 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     assert (arm["steps"], arm["pairs_per_language"]) == (3, 16)
     assert arm["curves"]["step"] == [1, 2, 3] and {"loss", "plan_entropy", "vector_spread"} <= arm["curves"].keys()
     zero_shot, ceiling = (before[f"arms/{name}/parallel.json"] for name in ("zero_shot", "ceiling"))
-    pairs = {(one["query_language"], one["document_language"]): one for one in zero_shot["pairs"]}
+    pairs = {(pair["query_language"], pair["document_language"]): pair for pair in zero_shot["pairs"]}
     assert pairs.keys() == {(q, d) for q in ("en", "sw", "yo", "ar") for d in ("en", "sw", "yo")}
-    for one in ceiling["pairs"]:  # the teacher is the student: English questions are those of zero-shot
-        assert one["maxsim"] == pairs["en", one["document_language"]]["maxsim"]
-    one = pairs["sw", "yo"]["pooled"]
-    assert one["ndcg@10"] == pytest.approx(sum(one["per_query"]["ndcg@10"]) / 8, abs=1e-12)
+    for pair in ceiling["pairs"]:  # the teacher is the student: English questions are those of zero-shot
+        assert pair["maxsim"] == pairs["en", pair["document_language"]]["maxsim"]
+    scores = pairs["sw", "yo"]["pooled"]
+    assert scores["ndcg@10"] == pytest.approx(sum(scores["per_query"]["ndcg@10"]) / 8, abs=1e-12)
     bias = zero_shot["language_bias"]["maxsim"]
     assert bias["by_language"]["sw"] == pytest.approx(sum(bias["per_query"]["sw"]) / 8)
     assert ceiling["language_bias"] is None
