@@ -37,7 +37,7 @@ from transformers import set_seed
 from ..arguments import ArgumentReader
 from ..data.bitext import load_bitext, parse_bitext_arguments
 from ..data.bitext_sampling import balance_languages, hold_out
-from ..evaluation.gains import Questions, format_table, load_questions, parse_language_arguments
+from ..evaluation.gains import LanguageQuestions, format_table, load_questions, parse_language_arguments
 from ..files import write_json
 from ..launching import check_world_size, check_writable, run, start_logging, writing
 from ..models.modeling_optical import OpticalStudent, OpticalTeacher
@@ -148,7 +148,7 @@ class QuestionArguments:
     qrels: list[str] = field(default_factory=list, metadata={"help": "language=qrels.tsv ..."})
     max_queries: int | None = field(default=None, metadata={"help": "Use the first questions of each language only."})
 
-    def load(self, seen: Sequence[str]) -> list[Questions]:
+    def load(self, seen: Sequence[str]) -> list[LanguageQuestions]:
         """Load the questions of every language, those of the bitext marked as seen."""
         names = ("topics", "qrels", "english_topics")
         files = {name: parse_language_arguments(name, getattr(self, name)) for name in names}
@@ -266,7 +266,9 @@ def _origin(
     }
 
 
-def _measure_start(trainer: OpticalDistillationTrainer, questions: Sequence[Questions]) -> dict[str, dict[str, Any]]:
+def _measure_start(
+    trainer: OpticalDistillationTrainer, questions: Sequence[LanguageQuestions]
+) -> dict[str, dict[str, Any]]:
     """Measure the student as it is, and the teacher on the same questions in English."""
     languages: dict[str, dict[str, Any]] = {}
     for each in questions:
