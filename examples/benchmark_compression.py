@@ -3,8 +3,8 @@
     python examples/benchmark_compression.py --index_dir measured/index --qrels qrels.yo.tsv \
         --topics topics.yo.tsv topics.yo.english.tsv
 
-Reads an index that `examples/evaluate_retrieval.py` left (float16, without `--dim` and `--pool_factor`), compresses
-its vectors in memory as `build_index` would, and searches. Passages are not encoded again.
+Reads an index of `optical-hf index` or `optical-hf evaluate` (float16, without `--dim` and `--pool_factor`),
+compresses its vectors in memory as `build_index` would, and searches. Passages are not encoded again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from evaluate_retrieval import ModelArguments
 from torch import Tensor
-from transformers import HfArgumentParser
 
 from optical_hf import PassageIndex, search
+from optical_hf.arguments import ArgumentReader
+from optical_hf.commands.encoders import EncoderArguments
 from optical_hf.data.trec_files import read_qrels, read_topics
+from optical_hf.launching import run
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
 from optical_hf.retrieval.index.build import ROTATION_PASSAGES
 from optical_hf.retrieval.index.compression import fit_rotation, pool_tokens, quantize
@@ -42,6 +43,7 @@ SETTINGS = [
 class CollectionArguments:
     """What is searched in the index."""
 
+    index_dir: str = field(metadata={"help": "Folder of the index."})
     topics: list[str] = field(metadata={"help": "Files of queries, each measured by itself."})
     qrels: str = field(metadata={"help": "TREC judgements of all of them."})
 
@@ -62,10 +64,10 @@ def compressed(
             yield one.half(), 2 * one.numel()
 
 
+@torch.no_grad()
 def main(arguments: Sequence[str]) -> None:
-    parser = HfArgumentParser([ModelArguments, CollectionArguments])  # type: ignore[list-item]
-    models, collection = parser.parse_args_into_dataclasses(["--output_dir=", *arguments])
-    index = PassageIndex.load(models.index_dir or "")
+    models, collection = ArgumentReader(EncoderArguments, CollectionArguments, prog=__file__).read(arguments)
+    index = PassageIndex.load(collection.index_dir)
     options = index.manifest["options"]
     if (options["dim"], options["pool_factor"], options["dtype"], options["single"]) != (None, 1, "float16", False):
         raise ValueError(f"{index.folder} is compressed already: give an index made without --dim and the like.")
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     sample = vectors[:: -(-len(vectors) // ROTATION_PASSAGES)]
     query_model, _ = models.load()
     topics = {Path(path).name: read_topics(path) for path in collection.topics}
-    queries = {name: query_model.encode(list(texts.values()), "query") for name, texts in topics.items()}
+    queries = {name: query_model.encode_tokens(list(texts.values()), "query") for name, texts in topics.items()}
     qrels = read_qrels(collection.qrels)
 
     print("dim  pool_factor  dtype    KB a passage  " + "  ".join(topics))
@@ -95,8 +97,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        with torch.no_grad():
-            main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(main, sys.argv[1:])

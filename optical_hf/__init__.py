@@ -1,22 +1,57 @@
-"""Cross-lingual retrieval by optimal-transport token distillation (OPTICAL, arXiv 2301.12566) for Transformers."""
+"""Cross-lingual retrieval by optimal-transport token distillation (OPTICAL, arXiv 2301.12566) for Transformers.
+
+The configuration and the models are imported at once, so that `AutoModel` knows them; everything else on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel
 
-from .data.bitext import Bitext, load_bitext
-from .data.bitext_sampling import balance_languages, hold_out
-from .data.miracl import load_miracl
-from .export.interop import export_pylate, export_single_vector
-from .hub.push import PushError, push_metric_space, push_student
-from .losses.alignment import GreedyLoss, OTLoss, mse_loss
 from .metrics import register_metric
 from .models.configuration_optical import OpticalConfig
-from .models.interpolation import interpolate
 from .models.modeling_optical import OpticalOutput, OpticalStudent, OpticalTeacher
-from .retrieval.index.build import PassageIndex, build_index
-from .retrieval.maxsim import maxsim
-from .retrieval.search import RetrievalSet, search
-from .training.distillation_args import OpticalTrainingArguments
-from .training.distillation_trainer import OpticalDistillationTrainer
+
+if TYPE_CHECKING:
+    from .data.bitext import Bitext, load_bitext
+    from .data.bitext_sampling import balance_languages, hold_out
+    from .data.miracl import load_miracl
+    from .data.retrieval_set import RetrievalSet
+    from .export.pylate import export_pylate
+    from .export.sentence_transformers import export_single_vector
+    from .hub.push import PushError, push_metric_space, push_student
+    from .losses.alignment import GreedyLoss, OTLoss, mse_loss
+    from .models.interpolation import interpolate
+    from .retrieval.index.build import build_index
+    from .retrieval.index.exact import PassageIndex
+    from .retrieval.maxsim import maxsim
+    from .retrieval.search import search
+    from .training.distillation_args import OpticalTrainingArguments
+    from .training.distillation_trainer import OpticalDistillationTrainer
+
+_ON_FIRST_USE = {
+    "Bitext": "data.bitext",
+    "GreedyLoss": "losses.alignment",
+    "OTLoss": "losses.alignment",
+    "OpticalDistillationTrainer": "training.distillation_trainer",
+    "OpticalTrainingArguments": "training.distillation_args",
+    "PassageIndex": "retrieval.index.exact",
+    "PushError": "hub.push",
+    "RetrievalSet": "data.retrieval_set",
+    "balance_languages": "data.bitext_sampling",
+    "build_index": "retrieval.index.build",
+    "export_pylate": "export.pylate",
+    "export_single_vector": "export.sentence_transformers",
+    "hold_out": "data.bitext_sampling",
+    "interpolate": "models.interpolation",
+    "load_bitext": "data.bitext",
+    "load_miracl": "data.miracl",
+    "maxsim": "retrieval.maxsim",
+    "mse_loss": "losses.alignment",
+    "push_metric_space": "hub.push",
+    "push_student": "hub.push",
+    "search": "retrieval.search",
+}
 
 # Teacher and student share a configuration: AutoModel picks the one that `architectures` in it names.
 AutoConfig.register("optical", OpticalConfig)
@@ -54,3 +89,15 @@ __all__ = [
     "push_student",
     "search",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_ON_FIRST_USE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,11 +1,14 @@
-"""What surrounds a run: as many processes as asked for and room to write before it, and leaving them after it."""
+"""What surrounds a command: as many processes as asked for, room to write, its errors, and leaving the processes."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +17,25 @@ import torch
 from accelerate import PartialState
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
+
+
+def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    """Run a command to the end of its processes; what is wrong with its input becomes one line and exit code 1.
+
+    Args:
+        command (`Callable`): its `main`, which takes the command line.
+        arguments (`Sequence[str]`): the command line.
+    """
+    try:
+        command(arguments)
+    except (ValueError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+    end_processes()
+
+
+def start_logging(is_main_process: bool) -> None:
+    """Show what the library logs, and of other processes than the first their errors only."""
+    logging.basicConfig(level=logging.INFO if is_main_process else logging.ERROR, format="%(message)s")
 
 
 def start_processes() -> PartialState:

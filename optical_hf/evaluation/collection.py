@@ -12,10 +12,10 @@ from typing import Any
 from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..models.modeling_optical import OpticalModel
 from ..retrieval.index.build import build_index
+from ..retrieval.search import Run
 
 logger = logging.getLogger(__name__)
 
-Run = dict[str, dict[str, float]]
 SCORINGS = ("maxsim", "pooled")
 
 
@@ -83,7 +83,7 @@ def evaluate_collection(
         wanted = {docid for qid in judged for docid in candidates.get(qid, ())}
         passages = ((docid, text) for docid, text in passages if docid in wanted)
     index = build_index(document_model, passages, Path(index_folder), batch_size=batch_size, **index_options)
-    tokens, pooled = query_model.encode(list(judged.values()), "query", batch_size=batch_size, pooled="both")
+    tokens, pooled = query_model.encode_both(list(judged.values()), "query", batch_size=batch_size)
     options: dict[str, Any] = {"candidates": candidates, "memory_gb": memory_gb}
     runs = {}
     if not index_options.get("single"):

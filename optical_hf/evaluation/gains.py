@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.languages import language_code
+from ..data.retrieval_set import RetrievalSet
 from ..data.trec_files import read_passages, read_qrels, read_topics
-from ..retrieval.search import RetrievalSet
-from .in_memory import NDCG
+from ..metrics import NDCG
 
 Measure = Callable[[RetrievalSet], dict[str, float]]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -16,11 +15,13 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..data.retrieval_set import RetrievalSet
+from ..files import replacing
+from ..metrics import NDCG
+from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..models.modeling_optical import OpticalModel
 from ..retrieval.maxsim import maxsim
-from ..retrieval.search import RetrievalSet, score_run, search
-
-NDCG = "ndcg@10"
+from ..retrieval.search import search
 
 
 def encode_passages(
@@ -56,15 +57,14 @@ def encode_passages(
     tokens, pooled = _encode_passages(model, passages, batch_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     lengths = torch.tensor([len(one) for one in tokens])
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        save_file({"tokens": torch.cat(tokens), "lengths": lengths, "pooled": pooled}, Path(folder) / path.name)
-        (Path(folder) / path.name).rename(path)
+    with replacing(path) as partial:
+        save_file({"tokens": torch.cat(tokens), "lengths": lengths, "pooled": pooled}, partial)
     return tokens, pooled
 
 
 def _encode_passages(model: OpticalModel, passages: Mapping[str, str], batch_size: int) -> tuple[list[Tensor], Tensor]:
     texts = list(passages.values())
-    tokens, pooled = model.encode(texts, "document", batch_size=batch_size, pooled="both", dtype=torch.float16)
+    tokens, pooled = model.encode_both(texts, "document", batch_size=batch_size, dtype=torch.float16)
     return tokens, pooled.float()
 
 
@@ -85,7 +85,7 @@ def evaluate_queries(
     Returns:
         `dict[str, float]`: `ndcg@10` of MaxSim and `pooled_ndcg@10`.
     """
-    queries = model.encode(list(retrieval_set.topics.values()), "query", batch_size=batch_size, pooled="both")
+    queries = model.encode_both(list(retrieval_set.topics.values()), "query", batch_size=batch_size)
     found = {}
     # In this order: token vectors, one pooled vector a text.
     vectors: Iterable[tuple[str, Any, Any]] = zip((NDCG, f"pooled_{NDCG}"), queries, passages, strict=True)
@@ -118,7 +118,7 @@ def translation_accuracy(
     for language, chosen in sorted(pairs.items()):
         sentences, translations = (list(side) for side in zip(*chosen, strict=True))
         options: dict[str, Any] = {"role": role, "batch_size": batch_size, "show_progress": False}
-        scores = maxsim(student.encode(translations, **options), teacher.encode(sentences, **options))
+        scores = maxsim(student.encode_tokens(translations, **options), teacher.encode_tokens(sentences, **options))
         own = torch.arange(len(chosen))
         found[f"translation_accuracy_{language}"] = float((scores.argmax(1) == own).float().mean())
     return found | {"translation_accuracy": sum(found.values()) / len(found)}

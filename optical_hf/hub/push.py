@@ -1,31 +1,22 @@
-"""Pushing to the Hub: a student with its code and card, a checkpoint of a training, and the Space of the metric."""
+"""Pushing to the Hub: a student with its code and card, and the Space of the metric."""
 
 from __future__ import annotations
 
 import filecmp
-import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
-from transformers.utils import PushInProgress
+from transformers import PreTrainedModel
 
 from ..metrics import MIRACL_NDCG
 from .files import card_files, check_private, is_model_file, pushed_files
-
-if TYPE_CHECKING:
-    from ..models.modeling_optical import OpticalModel
-    from ..training.distillation_trainer import OpticalDistillationTrainer
-
-logger = logging.getLogger(__name__)
 
 _SPACE_FILES = ("README.md", "app.py", "miracl_ndcg.py", "requirements.txt")
 
@@ -108,7 +99,9 @@ def push_metric_space(
     return _push(MIRACL_NDCG.parent, _SPACE_FILES, repo_id, "space", private, None, token, commit_message)
 
 
-def push_model(model: OpticalModel, repo_id: str, *, max_shard_size: int | str = "50GB", **options: Any) -> CommitInfo:
+def push_model(
+    model: PreTrainedModel, repo_id: str, *, max_shard_size: int | str = "50GB", **options: Any
+) -> CommitInfo:
     """Save a model to a temporary folder and push it; this is [`~OpticalStudent.push_to_hub`].
 
     Args:
@@ -130,82 +123,22 @@ def push_model(model: OpticalModel, repo_id: str, *, max_shard_size: int | str =
         return push_student(folder, repo_id, **options)
 
 
-def open_repository(trainer: OpticalDistillationTrainer, token: str | None = None, private: bool | None = None) -> str:
-    """Make the repository a training is pushed to, and return its name; errors show before the first step."""
-    args = trainer.args
-    token = token or args.hub_token
-    repo_id = args.hub_model_id or Path(args.output_dir or "").absolute().name
-    private = args.hub_private_repo if private is None else private
+def make_repository(repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+    """Make a repository for a model if it is not there, so that errors show before a training and not after it.
+
+    Args:
+        repo_id (`str`): `user/name`, or a name of the user's own.
+        private (`bool`, *optional*): whether a new repository is private.
+        token (`str`, *optional*): a token with write access.
+
+    Returns:
+        `str`: its whole name.
+
+    Raises:
+        PushError: as [`push_student`].
+    """
     with _explained(repo_id):
         return _repository(_api(token), repo_id, "model", private)
-
-
-def push_output(
-    trainer: OpticalDistillationTrainer,
-    commit_message: str,
-    blocking: bool = True,
-    token: str | None = None,
-    revision: str | None = None,
-    private: bool | None = None,
-) -> CommitInfo | Future[CommitInfo]:
-    """Push the output folder of a training, once the push of its last checkpoint is through."""
-    args = trainer.args
-    trainer._finish_current_push()
-    trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
-    assert args.output_dir is not None and trainer.hub_model_id is not None
-    push = partial(
-        push_student,
-        args.output_dir,
-        trainer.hub_model_id,
-        private=args.hub_private_repo if private is None else private,
-        revision=revision or args.hub_revision,
-        token=token or args.hub_token,
-        commit_message=commit_message,
-    )
-    return push() if blocking else _in_background(push)
-
-
-def push_checkpoint(trainer: OpticalDistillationTrainer, folder: str) -> None:
-    """Push a checkpoint's student in the background while training goes on; if that fails, only warn.
-
-    The next checkpoint, or the end of training, pushes what is missing. As in [`~transformers.Trainer`], a checkpoint
-    is passed over while the last one is still being pushed, unless `hub_always_push`.
-    """
-    args, message = trainer.args, f"Training in progress, step {trainer.state.global_step}"
-    if trainer.push_in_progress is not None and not trainer.push_in_progress.is_done():
-        if not args.hub_always_push:
-            return
-        trainer._finish_current_push()
-    trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
-    # Links, since the checkpoint may be deleted (`save_total_limit`) before it is pushed.
-    held = tempfile.TemporaryDirectory(prefix=".push-", dir=args.output_dir)
-
-    def push() -> None:
-        options: dict[str, Any] = {"revision": args.hub_revision, "token": args.hub_token, "commit_message": message}
-        with held:
-            try:
-                for name in pushed_files(folder):
-                    (Path(held.name) / name).parent.mkdir(exist_ok=True)
-                    _link(Path(folder) / name, Path(held.name) / name)
-                push_student(held.name, trainer.hub_model_id or "", **options)
-            except (OSError, ValueError) as error:
-                logger.warning("%s was not pushed; training goes on. %s", folder, error)
-
-    trainer.push_in_progress = PushInProgress([_in_background(push)])  # type: ignore[arg-type]
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # the file system has no links
-        shutil.copyfile(source, target)
-
-
-def _in_background(push: Callable[[], Any]) -> Future[Any]:
-    executor = ThreadPoolExecutor(1)
-    future = executor.submit(push)
-    executor.shutdown(wait=False)
-    return future
 
 
 def _api(token: str | None) -> HfApi:

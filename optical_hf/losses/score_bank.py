@@ -51,9 +51,9 @@ class ScoreBank:
         Raises:
             FloatingPointError: if the teacher's vectors are not finite.
         """
-        tokens, pooled = teacher.encode(list(sentences[:first]), role, pooled="both", show_progress=False)
+        tokens, pooled = teacher.encode_both(sentences[:first], role, show_progress=False)
         if len(sentences) > first:
-            pooled = torch.cat([pooled, teacher.encode(list(sentences[first:]), role, pooled=True)])
+            pooled = torch.cat([pooled, teacher.encode_pooled(sentences[first:], role)])
         if not pooled.isfinite().all():
             raise FloatingPointError("The teacher's vectors are not finite: its weights are damaged, or overflow.")
         lengths = torch.tensor([len(one) for one in tokens])

@@ -19,7 +19,7 @@ from transformers import AddedToken, AutoConfig, AutoModel, PreTrainedTokenizerB
 from transformers.utils import cached_file
 
 from .configuration_optical import POOLINGS, OpticalConfig, read_json
-from .modeling_optical import check_complete, check_projection, load_tokenizer, no_pooler
+from .loading_optical import check_complete, check_projection, load_tokenizer, no_pooler
 from .processing_optical import skiplist_ids
 
 logger = logging.getLogger(__name__)

@@ -123,7 +123,7 @@ def erase_language(student: OpticalStudent, texts: Mapping[str, Sequence[str]]) 
     for language, sentences in texts.items():
         if isinstance(sentences, str) or not len(sentences):
             raise ValueError(f"`texts[{language!r}]` has to be a list of at least one text, not {sentences!r}.")
-    vectors = {language: torch.cat(student.encode(list(given), "query")) for language, given in texts.items()}
+    vectors = {language: torch.cat(student.encode_tokens(given, "query")) for language, given in texts.items()}
     weight = fit_erasure(vectors).double()
 
     erased = copy.deepcopy(student)

@@ -8,25 +8,19 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import (
-    MODEL_MAPPING,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from .configuration_optical import OpticalConfig, read_json
+from .loading_optical import check_complete, check_projection, load_tokenizer, no_pooler
 from .multi_vector_optical import save_multi_vector_files
 from .processing_optical import process_texts
 
@@ -136,35 +130,31 @@ class OpticalModel(PreTrainedModel):
             pooled=F.normalize(pooled, dim=-1),
         )
 
-    @torch.no_grad()
-    def encode(
+    def encode_tokens(
         self,
-        texts: str | list[str],
+        texts: Sequence[str],
         role: str,
+        *,
         batch_size: int = 32,
-        pooled: bool | str = False,
         show_progress: bool | None = None,
         dtype: torch.dtype = torch.float32,
-    ) -> Any:
-        """Encode texts of one role into vectors on the CPU.
+    ) -> list[torch.Tensor]:
+        """Encode texts of one role into token vectors, for MaxSim.
 
         Args:
-            texts (`str` or `list[str]`):
+            texts (`Sequence[str]`):
                 The texts, without prefix.
             role (`str`):
                 `"query"` or `"document"`.
             batch_size (`int`, *optional*, defaults to 32):
                 Texts a forward pass. Texts of similar length are put together; the order returned is that of `texts`.
-            pooled (`bool` or `"both"`, *optional*, defaults to `False`):
-                Return one vector a text instead of one a token, or the two from one pass as a tuple.
             show_progress (`bool`, *optional*):
                 Whether to show a progress bar. By default from 200 texts on, in the first process only.
             dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
                 Type of the vectors returned; `torch.float16` halves their memory.
 
         Returns:
-            `list[torch.Tensor]`: one `(tokens, dim)` tensor a text, of its scored tokens only; or, with `pooled`, one
-            `torch.Tensor` of shape `(n_texts, dim)`. For a single `str`, its `(tokens, dim)` or `(dim,)` tensor.
+            `list[torch.Tensor]`: one `(tokens, dim)` tensor a text, of its scored tokens only, on the CPU.
 
         Raises:
             ValueError: as [`process_texts`], if `batch_size` is not positive, or if the model has no tokenizer.
@@ -174,13 +164,73 @@ class OpticalModel(PreTrainedModel):
         ```python
         >>> from optical_hf import OpticalTeacher, maxsim
         >>> teacher = OpticalTeacher.from_checkpoint("intfloat/multilingual-e5-small", query_prefix="query: ")
-        >>> queries = teacher.encode(["who wrote it?"], "query")
-        >>> scores = maxsim(queries, teacher.encode(["She wrote it.", "It rained."], "document"))
+        >>> queries = teacher.encode_tokens(["who wrote it?"], "query")
+        >>> scores = maxsim(queries, teacher.encode_tokens(["She wrote it.", "It rained."], "document"))
         ```
         """
+        return self._encode(texts, role, batch_size, show_progress, dtype)[0]
+
+    def encode_pooled(
+        self,
+        texts: Sequence[str],
+        role: str,
+        *,
+        batch_size: int = 32,
+        show_progress: bool | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> torch.Tensor:
+        """Encode texts into one vector a text, `(n_texts, dim)`; otherwise as [`~OpticalModel.encode_tokens`]."""
+        return self._encode(texts, role, batch_size, show_progress, dtype, tokens=False)[1]
+
+    def encode_both(
+        self,
+        texts: Sequence[str],
+        role: str,
+        *,
+        batch_size: int = 32,
+        show_progress: bool | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Encode texts once, into what [`~OpticalModel.encode_tokens`] and [`~OpticalModel.encode_pooled`] give."""
+        return self._encode(texts, role, batch_size, show_progress, dtype)
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        role: str,
+        batch_size: int = 32,
+        pooled: bool | str = False,
+        show_progress: bool | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Any:
+        """Encode texts by one call whose type follows `pooled`: it is in the cards of students already published.
+
+        Args:
+            texts (`str` or `Sequence[str]`):
+                The texts; of a single `str`, its `(tokens, dim)` or `(dim,)` tensor is returned.
+            pooled (`bool` or `"both"`, *optional*, defaults to `False`):
+                `False` is [`~OpticalModel.encode_tokens`], `True` is [`~OpticalModel.encode_pooled`], and `"both"` is
+                [`~OpticalModel.encode_both`].
+            role, batch_size, show_progress, dtype: as there.
+        """
+        batch = [texts] if isinstance(texts, str) else texts
+        tokens, single = self._encode(batch, role, batch_size, show_progress, dtype, tokens=pooled is not True)
         if isinstance(texts, str):
-            made = self.encode([texts], role, pooled=pooled, show_progress=False, dtype=dtype)
-            return (made[0][0], made[1][0]) if pooled == "both" else made[0]
+            return (tokens[0], single[0]) if pooled == "both" else single[0] if pooled else tokens[0]
+        return (tokens, single) if pooled == "both" else single if pooled else tokens
+
+    @torch.no_grad()
+    def _encode(
+        self,
+        texts: Sequence[str],
+        role: str,
+        batch_size: int,
+        show_progress: bool | None,
+        dtype: torch.dtype,
+        tokens: bool = True,
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        if isinstance(texts, str):
+            raise ValueError(f"`texts` is the string {texts!r}; it has to be a list of strings.")
         if batch_size < 1:
             raise ValueError(f"`batch_size` is {batch_size}; it has to be positive.")
         for index, text in enumerate(texts):
@@ -189,8 +239,8 @@ class OpticalModel(PreTrainedModel):
         if show_progress is None:
             show_progress = len(texts) >= 200 and int(os.environ.get("RANK", 0)) == 0
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
-        tokens: list[torch.Tensor] = [torch.empty(0)] * len(texts)
-        single = torch.empty(len(texts), self.config.output_dim, dtype=dtype)
+        vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts) if tokens else []
+        pooled = torch.empty(len(texts), self.config.output_dim, dtype=dtype)
         was_training = self.training
         self.eval()
         try:
@@ -200,39 +250,40 @@ class OpticalModel(PreTrainedModel):
                     chosen = order[start : start + batch_size]
                     batch = process_texts([texts[index] for index in chosen], role, self.tokenizer, self.config)
                     output = self(**{name: tensor.to(self.device) for name, tensor in batch.items()})
-                    single[chosen] = output.pooled.to("cpu", dtype)
-                    if pooled is not True:
-                        vectors, mask = output.token_vectors.to("cpu", dtype), output.scoring_mask.cpu()
+                    pooled[chosen] = output.pooled.to("cpu", dtype)
+                    if tokens:
+                        states, mask = output.token_vectors.to("cpu", dtype), output.scoring_mask.cpu()
                         for row, index in enumerate(chosen):
-                            tokens[index] = vectors[row][mask[row]]
+                            vectors[index] = states[row][mask[row]]
                     bar.update(len(chosen))
         finally:
             self.train(was_training)
-        if pooled == "both":
-            return tokens, single
-        return single if pooled else tokens
+        return vectors, pooled
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """`PreTrainedTokenizerBase`: the tokenizer, read on first use from where the model was loaded."""
         if self._tokenizer is None:
-            name = self.config.name_or_path
-            if not name:
-                raise ValueError(
-                    "This model has no tokenizer, since it was not loaded from a folder or the Hub. "
-                    "Set one: `model.tokenizer = AutoTokenizer.from_pretrained(...)`."
-                )
-            self._tokenizer = load_tokenizer(name, self.config.text_config, **self._hub_options)
+            self._tokenizer = self._read_tokenizer()
         return self._tokenizer
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
 
+    def _read_tokenizer(self) -> PreTrainedTokenizerBase:
+        if not self.config.name_or_path:
+            raise ValueError(
+                "This model has no tokenizer, since it was not loaded from a folder or the Hub. "
+                "Set one: `model.tokenizer = AutoTokenizer.from_pretrained(...)`."
+            )
+        return load_tokenizer(self.config.name_or_path, self.config.text_config, **self._hub_options)
+
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Load a saved model as [`~PreTrainedModel.from_pretrained`] does; the tokenizer follows on first use."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        # With `output_loading_info`, a pair of the model and a dict, as there.
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name)}
         return loaded
@@ -245,8 +296,8 @@ class OpticalModel(PreTrainedModel):
         sentence-transformers 6.2 loads the folder as well: `MultiVectorEncoder(folder, trust_remote_code=True)`.
         """
         if self._tokenizer is None and self.config.name_or_path:
-            try:
-                self.tokenizer  # noqa: B018  read it now: the folder it is in may be the one that is overwritten
+            try:  # now: the folder it is in may be the one that is overwritten
+                self._tokenizer = self._read_tokenizer()
             except ValueError as error:
                 logger.warning("Saving %s without a tokenizer: %s", save_directory, error)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
@@ -272,7 +323,7 @@ class OpticalModel(PreTrainedModel):
     @classmethod
     def from_checkpoint(
         cls, name_or_path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, **overrides: Any
-    ) -> Any:
+    ) -> Self:
         """Make this model from a saved teacher or student, a checkpoint of another tool, or a plain encoder.
 
         Stanford ColBERT, PyLate and the multi-vector models of sentence-transformers give the encoder, a linear
@@ -307,7 +358,6 @@ class OpticalModel(PreTrainedModel):
         ... )
         ```
         """
-        model: Any
         known = [name for name in inspect.signature(OpticalConfig).parameters if name not in ("text_config", "kwargs")]
         for name in overrides:
             if name not in known:
@@ -319,7 +369,8 @@ class OpticalModel(PreTrainedModel):
         if stored is not None and stored.get("model_type") == OpticalConfig.model_type:
             check_projection(name_or_path, stored.get("projection_dim"), overrides)
             config = OpticalConfig.from_dict({**stored, **overrides})
-            model, info = cls.from_pretrained(name_or_path, config=config, dtype=dtype, output_loading_info=True)
+            loaded: Any = cls.from_pretrained(name_or_path, config=config, dtype=dtype, output_loading_info=True)
+            model, info = loaded
             check_complete(name_or_path, info["missing_keys"])
             return model
 
@@ -348,9 +399,9 @@ class OpticalTeacher(OpticalModel):
         return super().train(False)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Load a saved model as [`~PreTrainedModel.from_pretrained`] does, frozen."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         # Loading replaces the parameters by new ones, which are trainable.
         (loaded[0] if isinstance(loaded, tuple) else loaded).requires_grad_(False)
         return loaded
@@ -363,42 +414,3 @@ class OpticalStudent(OpticalModel):
         config ([`OpticalConfig`]): the configuration.
         backbone (`PreTrainedModel`, *optional*): an encoder already loaded; made from `config.text_config` by default.
     """
-
-
-def no_pooler(text_config: PreTrainedConfig) -> dict[str, bool]:
-    """The argument that leaves out an encoder's pooler, if it has one."""
-    # An unused pooler would be a parameter without gradient, which distributed training rejects.
-    if type(text_config) not in MODEL_MAPPING:
-        return {}
-    classes: Any = MODEL_MAPPING[type(text_config)]
-    takes = inspect.signature(classes[0] if isinstance(classes, tuple) else classes).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
-
-
-def load_tokenizer(name_or_path: Any, text_config: PreTrainedConfig, **options: Any) -> PreTrainedTokenizerBase:
-    """Read the tokenizer of a checkpoint, or say that there is none."""
-    try:
-        # With the encoder's configuration, the same class is chosen for a saved model as for the encoder it came from.
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, config=text_config, **options)
-        # Without any file, some classes give a tokenizer that knows nothing but its special tokens.
-        if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise ValueError("its vocabulary is empty")
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"No tokenizer could be read from {name_or_path}: {error}. Save one there, or set `model.tokenizer`."
-        ) from error
-    return tokenizer
-
-
-def check_projection(name_or_path: Any, size: int | None, overrides: dict[str, Any]) -> None:
-    """Refuse a `projection_dim` that is not the checkpoint's."""
-    wanted = overrides.get("projection_dim", size)
-    if wanted != size:
-        raise ValueError(f"`projection_dim` is {wanted}, but the projection of {name_or_path} has size {size}.")
-
-
-def check_complete(name_or_path: Any, missing: Iterable[str]) -> None:
-    """Refuse a checkpoint that lacks weights."""
-    if names := sorted(missing):
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise ValueError(f"{name_or_path} lacks weights of the encoder: {', '.join(names[:5])}{more}.")

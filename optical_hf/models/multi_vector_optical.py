@@ -17,7 +17,6 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..files import write_json
 from .configuration_optical import OpticalConfig
 from .processing_optical import scored_tokens
 
@@ -62,7 +61,12 @@ def save_multi_vector_files(folder: str | os.PathLike[str], config: OpticalConfi
     ]
     files = {"sentence_bert_config.json": transformer, GENERAL_FILE: general, "modules.json": modules}
     for name, value in files.items():
-        write_json(os.path.join(folder, name), value, indent=2)
+        # Under a temporary name until it is whole, as everywhere in the package, which this file must not import.
+        path = os.path.join(folder, name)
+        with open(f"{path}.partial", "w", encoding="utf-8") as lines:
+            json.dump(value, lines, indent=2, ensure_ascii=False)
+            lines.write("\n")
+        os.replace(f"{path}.partial", path)
 
 
 class ScoringMask(nn.Module):

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_json
-from .config_file import FileErrors, as_list, check_keys, expand, positive, read_yaml
+from ..yaml_files import read_yaml
+from .config_file import FileErrors, as_list, check_keys, expand, positive
 from .methods import REFERENCES, Method, read_methods
 from .sets import EvaluationSet, find_bitext, read_set
 

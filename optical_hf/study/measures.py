@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..evaluation.in_memory import NDCG
 from ..evaluation.significance import bootstrap_interval, holm, randomisation_test
+from ..metrics import NDCG
 from .results import (
     BIAS,
     CEILING,

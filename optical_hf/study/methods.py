@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from transformers import HfArgumentParser
 
+from ..arguments import ArgumentReader
 from ..training.distillation_args import OpticalTrainingArguments
 from .config_file import FileErrors, as_list, check_keys, positive
 
@@ -160,16 +159,7 @@ def training_arguments(method: Method, folder: str | os.PathLike[str], seed: int
     options = {"report_to": "none", "save_strategy": "no", "use_cpu": not torch.accelerator.is_available()}
     options["disable_tqdm"] = False  # by default it follows the verbosity of transformers, which a study lowers
     options |= {name: value for name, value in method.options.items() if value is not None}
-    options |= {"output_dir": os.fspath(folder), "seed": seed}
-    words = []
-    for name, value in options.items():
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        words += [f"--{name}", *map(str, values)]
-    parser = _Parser(OpticalTrainingArguments)  # type: ignore[arg-type]
-    [args] = parser.parse_args_into_dataclasses(words)
+    reader = ArgumentReader(OpticalTrainingArguments)
+    args: OpticalTrainingArguments
+    [args] = reader.make(reader.values(options | {"output_dir": os.fspath(folder), "seed": seed}))
     return args
-
-
-class _Parser(HfArgumentParser):
-    def error(self, message: str) -> NoReturn:  # by default the process ends, with the usage of a hundred options
-        raise ValueError(message)

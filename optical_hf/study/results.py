@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation.in_memory import NDCG
+from ..metrics import NDCG
 
 RECALL = "recall@100"
 MEASURES = (NDCG, RECALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..evaluation.in_memory import NDCG
+from ..metrics import NDCG
 from .measures import GAIN, LEVEL, PRIMARY, SEED_GAINS, SMALLEST_GAP, Row
 from .results import CEILING, OVERALL, RECALL, STATUSES, ZERO_SHOT
 

@@ -14,8 +14,9 @@ from ..transport import SOLVERS
 @dataclass
 class OpticalTrainingArguments(TrainingArguments):
     r"""
-    Arguments of [`OpticalDistillationTrainer`], beside all those of [`~transformers.TrainingArguments`].
+    How it is distilled: arguments of [`OpticalDistillationTrainer`].
 
+    All those of [`~transformers.TrainingArguments`] are there as well.
     These defaults differ from [`~transformers.TrainingArguments`]: `warmup_steps` is 0.1 (a share of all steps),
     `per_device_train_batch_size` 32, `per_device_eval_batch_size` 32, `num_train_epochs` 2, `weight_decay` 0.01,
     `logging_steps` 10, `save_total_limit` 2, `train_sampling_strategy` `"group_by_length"`, and
@@ -40,8 +41,8 @@ class OpticalTrainingArguments(TrainingArguments):
             quarters of them the marks above a letter (tone), in the others all marks. Only letters of the Latin
             script.
         dropout (`float`, *optional*, defaults to 0.0):
-            Dropout of the student while it trains, in place of that of its checkpoint. The teacher has none: with it
-            the student is pulled towards the teacher from a place where it is not.
+            Dropout of the student while it trains, in place of that of its checkpoint. The teacher has none. Dropout
+            would make the student match the teacher from noisy vectors.
         freeze_embeddings (`bool`, *optional*, defaults to `True`):
             Whether the student's embedding tables stay as they are.
         freeze_layers (`int`, *optional*, defaults to 0):

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
+from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import PushInProgress
 
 from ..data.bitext_augmentation import with_concatenation, with_mark_dropout, with_retention
+from ..data.retrieval_set import RetrievalSet
 from ..evaluation.in_memory import encode_passages, evaluate_queries, translation_accuracy
-from ..hub.push import open_repository, push_checkpoint, push_output
+from ..hub.push import make_repository, push_student
 from ..launching import check_writable
 from ..losses.alignment import GreedyLoss, Loss, OTLoss, mse_loss
 from ..losses.score_bank import ScoreBank, first_sentences
 from ..models.modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
-from ..retrieval.search import RetrievalSet
 from .distillation_args import OpticalTrainingArguments
 from .distillation_collator import DistillationCollator
 from .epoch_sampler import EpochSampler
 from .freezing import freeze, set_dropout
+from .hub_pushes import push_checkpoint
 
 _SENTENCES_WITH_TOKENS = 256  # the mean token vector hardly moves with more, and MaxSim gets slow
 
@@ -133,8 +138,7 @@ class OpticalDistillationTrainer(Trainer):
         self._place_teacher()
         self.loss_function = self._make_loss(loss) if isinstance(loss, str) else loss
         self.retrieval_sets = list(retrieval_sets)
-        # By the identity of the passages, which are kept beside their vectors so that it stays theirs.
-        self._passages: dict[int, tuple[dict[str, str], list[Tensor], Tensor]] = {}
+        self._encoded: list[tuple[dict[str, str], tuple[list[Tensor], Tensor]]] = []  # passages and their vectors
         self._numbers: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     def _place_teacher(self) -> None:
@@ -295,11 +299,12 @@ class OpticalDistillationTrainer(Trainer):
         Returns:
             `dict[str, float]`: `ndcg@10` of MaxSim and `pooled_ndcg@10`.
         """
-        batch_size, key = self.args.eval_batch_size, id(retrieval_set.passages)
-        if key not in self._passages:
-            vectors = encode_passages(self.teacher, retrieval_set.passages, batch_size, self.args.passage_cache)
-            self._passages[key] = (retrieval_set.passages, *vectors)
-        return evaluate_queries(model or self.model, retrieval_set, self._passages[key][1:], batch_size)
+        batch_size, passages = self.args.eval_batch_size, retrieval_set.passages
+        vectors = next((vectors for encoded, vectors in self._encoded if encoded is passages), None)
+        if vectors is None:
+            vectors = encode_passages(self.teacher, passages, batch_size, self.args.passage_cache)
+            self._encoded.append((passages, vectors))
+        return evaluate_queries(model or self.model, retrieval_set, vectors, batch_size)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as [`~transformers.Trainer`] does, once it is sure that the output folder can take the checkpoints."""
@@ -320,7 +325,11 @@ class OpticalDistillationTrainer(Trainer):
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Make the repository on the Hub if it is not there."""
         if self.is_world_process_zero():
-            self.hub_model_id, self.push_in_progress = open_repository(self, token, private), None
+            args = self.args
+            private = args.hub_private_repo if private is None else private
+            repo_id = args.hub_model_id or Path(args.output_dir or "").absolute().name
+            self.hub_model_id = make_repository(repo_id, private=private, token=token or args.hub_token)
+            self.push_in_progress = None
 
     def push_to_hub(  # type: ignore[override]  # no options for a card drafted by the Trainer
         self, commit_message: str = "End of training", **options: Any
@@ -339,11 +348,44 @@ class OpticalDistillationTrainer(Trainer):
         if self.hub_model_id is None:
             self.init_hf_repo(options.get("token"), options.get("private"))
         self.save_model(_internal_call=True)
-        return push_output(self, commit_message, **options) if self.is_world_process_zero() else None
+        return self.push_output(commit_message, **options) if self.is_world_process_zero() else None
+
+    def push_output(
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ) -> CommitInfo | Future[CommitInfo]:
+        """Push the output folder as it is, once the push of the last checkpoint is through; options as above."""
+        args = self.args
+        self._finish_current_push()
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        assert args.output_dir is not None and self.hub_model_id is not None
+        push = partial(
+            push_student,
+            args.output_dir,
+            self.hub_model_id,
+            private=args.hub_private_repo if private is None else private,
+            revision=revision or args.hub_revision,
+            token=token or args.hub_token,
+            commit_message=commit_message,
+        )
+        return push() if blocking else HfApi().run_as_future(push)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self.is_world_process_zero() and self.args.hub_strategy != "end":
-            push_checkpoint(self, checkpoint_folder)
+        """As in [`~transformers.Trainer`], pass over a checkpoint while the last is being pushed, by default."""
+        if not self.is_world_process_zero() or self.args.hub_strategy == "end":
+            return
+        if self.push_in_progress is not None and not self.push_in_progress.is_done():
+            if not self.args.hub_always_push:
+                return
+            self._finish_current_push()
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        message = f"Training in progress, step {self.state.global_step}"
+        pushing: Any = [push_checkpoint(checkpoint_folder, self.hub_model_id, self.args, message)]
+        self.push_in_progress = PushInProgress(pushing)
 
 
 def _languages(train: Any, held_out: Any, given: Sequence[str] | None) -> list[str]:

@@ -13,8 +13,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 class EpochSampler(Sampler[int]):
     """Seed a length-grouped sampler anew in every epoch.
 
-    By itself it draws from the global random state, which dropout makes another in every process, so that some pairs
-    are left out and others come twice, and which a resumed run does not meet.
+    By itself it draws from the global random state. That state differs between processes, since dropout draws from it:
+    some pairs would be left out and others come twice. Nor does a resumed run meet the same state.
 
     Args:
         sampler (`LengthGroupedSampler`): makes the order.

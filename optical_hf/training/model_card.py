@@ -13,8 +13,8 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from jinja2 import UndefinedError
 
-from ..evaluation.in_memory import NDCG
 from ..files import write_text
+from ..metrics import NDCG
 from ..models.configuration_optical import OpticalConfig
 
 TAGS = ("multi-vector", "colbert", "late-interaction", "optical", "cross-lingual")

@@ -14,6 +14,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from transformers import AutoModel
 
 from optical_hf import OpticalStudent
+from optical_hf.commands import distill
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SENTENCES = [
@@ -122,9 +123,7 @@ def test_more_processes_asked_for_than_running(folder, tiny_encoder):
 @pytest.fixture
 def stops(folder, tiny_encoder, monkeypatch):
     """Run the example in this process with some arguments changed, and return its error."""
-    monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    import distill
 
     def run(**changes: object) -> str:
         with pytest.raises((ValueError, OSError, RuntimeError)) as error:
@@ -190,10 +189,7 @@ def test_full_disk(folder, stops, monkeypatch):
     assert f"The output folder {folder / 'student'} has 0.0 GB free" in stops()
 
 
-def test_streaming(folder, tiny_encoder, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import distill
-
+def test_streaming(folder, tiny_encoder):
     words = arguments(folder, tiny_encoder, streaming="true", max_steps=3, retention_share=1.0)
     distill.main(words)
     results = json.loads((folder / "student" / "results.json").read_text())
@@ -201,31 +197,21 @@ def test_streaming(folder, tiny_encoder, monkeypatch):
     assert results["bitext"]["sw"]["kept"] == 10 and results["held_out"].keys() >= {"translation_accuracy_sw"}
 
 
-def test_config_file_with_the_command_line_over_it(folder, tiny_encoder, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import distill
-
+def test_config_file_with_the_command_line_over_it(folder):
     config = folder / "study.yaml"
     config.write_text(
         "teacher: some/encoder\nbitext:\n  sw: sw.tsv\n  yo: [a.tsv, b.tsv]\nlearning_rate: 3e-4\nseed: 1\n"
         "save_strategy: no\nlr_scheduler_kwargs:\n  num_cycles: 2\n"
     )
-    script, training = distill.parse_arguments([f"--config={config}", "--seed", "7", "--output_dir", str(folder)])
-    assert script.teacher == "some/encoder" and script.bitext == ["sw=sw.tsv", "yo=a.tsv", "yo=b.tsv"]
+    words = [f"--config={config}", "--seed", "7", "--output_dir", str(folder)]
+    models, pairs, _, training = distill.reader().read(words)
+    assert models.teacher == "some/encoder" and pairs.bitext == ["sw=sw.tsv", "yo=a.tsv", "yo=b.tsv"]
     assert (training.learning_rate, training.seed, training.save_strategy.value) == (3e-4, 7, "no")
     assert training.lr_scheduler_kwargs == {"num_cycles": 2}
     for text, what in (("", "write `name: value` lines"), ("a: [", "is no YAML")):
         config.write_text(text)
         with pytest.raises(ValueError, match=what):
-            distill.parse_arguments(["--config", str(config)])
-
-
-def test_bitext_given_with_an_equals_sign_is_no_quickstart(folder, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import distill
-
-    script, training = distill.parse_arguments(["--bitext=yo=a.tsv", "--output_dir=out"])
-    assert (script.bitext, script.passages, training.output_dir) == (["yo=a.tsv"], None, "out")
+            distill.reader().read(["--config", str(config)])
 
 
 @pytest.mark.parametrize(

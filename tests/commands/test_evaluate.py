@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from optical_hf import OpticalTeacher, search
+from optical_hf.commands import evaluate, miracl
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import read_run, score_run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,13 +50,10 @@ def expected(tiny_encoder) -> dict[str, dict]:
     }
 
 
-def test_evaluate_retrieval(folder, tiny_encoder, expected, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import evaluate_retrieval
-
+def test_evaluate_retrieval(folder, tiny_encoder, expected, capsys):
     files = [f"--{name}={folder}/sw.dev.{name}.tsv" for name in ("topics", "qrels")]
     words = [f"--model={tiny_encoder}", f"--output_dir={folder}/out", f"--passages={folder}/sw.passages.jsonl", *files]
-    evaluate_retrieval.main(words)
+    evaluate.main(words)
     metrics = json.loads((folder / "out" / "metrics.json").read_text())
     for scoring, run in expected.items():
         assert metrics["by_scoring"][scoring] == pytest.approx(score_run(run, QRELS), abs=1e-6)
@@ -66,12 +64,9 @@ def test_evaluate_retrieval(folder, tiny_encoder, expected, monkeypatch, capsys)
     assert f"maxsim   ndcg@10 {metrics['ndcg@10']:.4f}" in capsys.readouterr().out
 
 
-def test_evaluate_miracl(folder, tiny_encoder, expected, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import evaluate_miracl
-
+def test_evaluate_miracl(folder, tiny_encoder, expected, capsys):
     words = [f"--model={tiny_encoder}", f"--output_dir={folder}/out", "--languages=sw", f"--data_dir={folder}"]
-    evaluate_miracl.main([*words, "--protocol=judged"])
+    miracl.main([*words, "--protocol=judged"])
     metrics = json.loads((folder / "out" / "metrics.json").read_text())
     assert metrics["protocol"] == "judged pool"
     for scoring, run in expected.items():
@@ -83,10 +78,7 @@ def test_evaluate_miracl(folder, tiny_encoder, expected, monkeypatch, capsys):
     assert "MIRACL, judged pool" in capsys.readouterr().out
 
 
-def test_two_processes_give_the_files_of_one(folder, tiny_encoder, one_thread, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import evaluate_miracl
-
+def test_two_processes_give_the_files_of_one(folder, tiny_encoder, one_thread):
     words = [f"--model={tiny_encoder}", "--languages=sw", f"--data_dir={folder}", "--protocol=judged"]
     words += ["--shard_size=2", "--first_stage=bm25"]
     launch = ["accelerate", "launch", "--config_file", str(EXAMPLES / "accelerate_configs" / "two_cpu.yaml")]
@@ -96,20 +88,17 @@ def test_two_processes_give_the_files_of_one(folder, tiny_encoder, one_thread, m
         capture_output=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    evaluate_miracl.main([*words, f"--output_dir={folder}/one"])
+    miracl.main([*words, f"--output_dir={folder}/one"])
     written = ["metrics.json", "run.sw.maxsim.trec", "run.sw.pooled.trec", "index/sw/shard-00000.safetensors"]
     for name in written:
         assert (folder / "two" / name).read_bytes() == (folder / "one" / name).read_bytes(), name
 
 
-def test_only_what_the_first_stage_found_is_ranked(folder, tiny_encoder, expected, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import evaluate_miracl
-
+def test_only_what_the_first_stage_found_is_ranked(folder, tiny_encoder, expected):
     (folder / "first.sw.trec").write_text("q0 Q0 d4 1 9.0 x\nq0 Q0 d3 2 8.0 x\nq0 Q0 d0 3 7.0 x\nq1 Q0 d2 1 1.0 x\n")
     words = [f"--model={tiny_encoder}", f"--output_dir={folder}/out", "--languages=sw", f"--data_dir={folder}"]
     words += ["--protocol=judged", f"--first_stage={folder}/first.{{language}}.trec", "--depth=2"]
-    evaluate_miracl.main(words)
+    miracl.main(words)
     run = read_run(folder / "out" / "run.sw.maxsim.trec")
     scores = {qid: {docid: expected["maxsim"][qid][docid] for docid in found} for qid, found in run.items()}
     assert {qid: found.keys() for qid, found in run.items()} == {"q0": {"d3", "d4"}, "q1": {"d2"}}
@@ -120,19 +109,16 @@ def test_only_what_the_first_stage_found_is_ranked(folder, tiny_encoder, expecte
     assert metrics["protocol"].startswith("judged pool, 2 of ")
 
 
-def test_bm25_as_first_stage_of_plain_files(folder, tiny_encoder, expected, monkeypatch, caplog):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import evaluate_retrieval
-
+def test_bm25_as_first_stage_of_plain_files(folder, tiny_encoder, expected, caplog):
     qrels = folder / "sw.dev.qrels.tsv"
     qrels.write_text(qrels.read_text() + "q9 0 d0 1\n")
     files = [f"--{name}={folder}/sw.dev.{name}.tsv" for name in ("topics", "qrels")]
     words = [f"--model={tiny_encoder}", f"--output_dir={folder}/out", f"--passages={folder}/sw.passages.jsonl", *files]
     words += ["--first_stage=bm25", "--depth=2"]
     with pytest.raises(ValueError, match="--first_stage bm25 needs the --query_language"):
-        evaluate_retrieval.main(words)
+        evaluate.main(words)
     words.append("--query_language=swh")
-    evaluate_retrieval.main(words)
+    evaluate.main(words)
     # Shared terms: q0 has "wrote" and "the book" in d0, "who wrote" in d4; no passage holds a word of q1 or q2.
     run = read_run(folder / "out" / "run.trec")
     assert run == {"q0": pytest.approx({docid: expected["maxsim"]["q0"][docid] for docid in ("d0", "d4")}, abs=1e-4)}
@@ -144,14 +130,11 @@ def test_bm25_as_first_stage_of_plain_files(folder, tiny_encoder, expected, monk
 
     (folder / "sw.passages.jsonl").write_text(json.dumps({"docid": "d0", "text": "it rains"}) + "\n")
     with pytest.raises(ValueError, match="holds an index of other passages"):
-        evaluate_retrieval.main(words)
+        evaluate.main(words)
 
 
-def test_a_first_stage_of_other_queries(folder, tiny_encoder, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    import evaluate_miracl
-
+def test_a_first_stage_of_other_queries(folder, tiny_encoder):
     (folder / "first.trec").write_text("other Q0 d4 1 9.0 x\n")
     words = [f"--model={tiny_encoder}", f"--output_dir={folder}/out", "--languages=sw", f"--data_dir={folder}"]
     with pytest.raises(ValueError, match="first.trec holds results of none of the 3 queries"):
-        evaluate_miracl.main([*words, "--protocol=judged", f"--first_stage={folder}/first.trec"])
+        miracl.main([*words, "--protocol=judged", f"--first_stage={folder}/first.trec"])

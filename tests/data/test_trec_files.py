@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from optical_hf.data.retrieval_set import RetrievalSet
 from optical_hf.data.trec_files import (
     iter_passages,
     rank,
@@ -22,7 +23,8 @@ from optical_hf.data.trec_files import (
     write_run,
     write_topics,
 )
-from optical_hf.retrieval.search import RetrievalSet, score_run, search
+from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
+from optical_hf.retrieval.search import search
 
 TOPICS = {"1": 'Nani aliandika "Kusadikika"?', "10020#0": '"Odun wo', "3": "NA", "4": "a\u2028b\tc"}
 QRELS = {"1": {"7#0": 1, "7#1": 0}, "10020#0": {"ọ#2": 3}}

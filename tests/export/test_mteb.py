@@ -7,8 +7,8 @@ import torch
 from multilingual import multilingual_encoder
 
 from optical_hf import OpticalStudent, RetrievalSet, search
+from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
 from optical_hf.quickstart.model import SAMPLE
-from optical_hf.retrieval.search import score_run
 
 mteb = pytest.importorskip("mteb", minversion="2.26")
 sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.2")

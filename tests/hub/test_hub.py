@@ -28,6 +28,7 @@ from optical_hf import (
     push_metric_space,
     push_student,
 )
+from optical_hf.commands import distill
 from optical_hf.hub.files import check_private, pushed_files
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ MODEL_FILES = {
     "config.json",
     "config_sentence_transformers.json",
     "configuration_optical.py",
-    "json_files.py",
+    "loading_optical.py",
     "model.safetensors",
     "modeling_optical.py",
     "modules.json",
@@ -447,11 +448,8 @@ def test_configuration_does_not_tell_where_the_encoder_was(tiny_encoder, tmp_pat
 
 @pytest.fixture
 def example(monkeypatch, tiny_encoder, tmp_path):
-    """Run `examples/distill.py` on one bitext file, and push to the Hub."""
-    monkeypatch.syspath_prepend(ROOT / "examples")
+    """Run `optical-hf distill` on one bitext file, and push to the Hub."""
     monkeypatch.setenv("WORLD_SIZE", "1")
-    import distill
-
     pairs = [(f"{ENGLISH} {word}", f"{SWAHILI} {word}") for word in ("the", "a", "it", "rains", "who", "wrote")]
     (tmp_path / "secret-name.tsv").write_text("".join(f"{english}\t{swahili}\n" for english, swahili in pairs))
 

@@ -17,7 +17,7 @@ import pytrec_eval
 
 from optical_hf.data.trec_files import read_qrels, write_qrels, write_run
 from optical_hf.metrics import MIRACL_NDCG, register_metric
-from optical_hf.retrieval.search import score_run
+from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
 
 ROOT = Path(__file__).parents[2]
 MIRACL = ROOT.parent / "shared" / "data" / "miracl-v1.0"

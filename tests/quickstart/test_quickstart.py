@@ -11,7 +11,8 @@ import torch
 
 from optical_hf import OpticalTeacher, load_bitext, maxsim
 from optical_hf.data.trec_files import read_passages, read_qrels, read_topics
-from optical_hf.quickstart.model import SAMPLE, quickstart_model, read_e5_q4
+from optical_hf.quickstart import SAMPLE, quickstart_model
+from optical_hf.quickstart.e5_q4 import read_e5_q4
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -55,13 +55,13 @@ def copy(index, tmp_path) -> Path:
 def encoded(monkeypatch) -> list[str]:
     """Every text that is encoded from now on."""
     texts: list[str] = []
-    encode = OpticalModel.encode
+    encode = OpticalModel._encode
 
     def record(model, given, *args, **options):
         texts.extend(given)
         return encode(model, given, *args, **options)
 
-    monkeypatch.setattr(OpticalModel, "encode", record)
+    monkeypatch.setattr(OpticalModel, "_encode", record)
     return texts
 
 
@@ -72,7 +72,7 @@ def read_back(index: PassageIndex) -> tuple[list[str], list[torch.Tensor], torch
 
 
 def encode_queries(model: OpticalModel) -> tuple[list[torch.Tensor], torch.Tensor]:
-    return model.encode(list(QUERIES.values()), "query", pooled="both")
+    return model.encode_both(list(QUERIES.values()), "query")
 
 
 def test_shards_hold_the_vectors_of_encode_in_half_precision(index, teacher):
@@ -82,7 +82,7 @@ def test_shards_hold_the_vectors_of_encode_in_half_precision(index, teacher):
         {f"d{number}" for number in range(start, min(start + 5, 23))} for start in range(0, 23, 5)
     ]
     texts = dict(PASSAGES)
-    expected, expected_pooled = teacher.encode([texts[docid] for docid in docids], "document", pooled="both")
+    expected, expected_pooled = teacher.encode_both([texts[docid] for docid in docids], "document")
     for found, wanted in zip(tokens, expected, strict=True):
         assert found.dtype == torch.float16
         torch.testing.assert_close(found.float(), wanted, atol=3e-4, rtol=0)
@@ -92,21 +92,23 @@ def test_shards_hold_the_vectors_of_encode_in_half_precision(index, teacher):
 def exact_model(dim: int = 256) -> SimpleNamespace:
     """A stand-in whose vectors are such that float32 sums them without rounding, in whatever order."""
 
-    def encode(texts, role, pooled, **options):
+    def encode_both(texts, role, **options):
         vectors = [
             torch.randint(-2, 3, (1 + len(text) % 7, dim), generator=torch.Generator().manual_seed(len(text))) / 8
             for text in texts
         ]
         return vectors, torch.stack([one.sum(0) for one in vectors])
 
-    return SimpleNamespace(config=SimpleNamespace(output_dim=dim, to_dict=dict), state_dict=dict, encode=encode)
+    return SimpleNamespace(
+        config=SimpleNamespace(output_dim=dim, to_dict=dict), state_dict=dict, encode_both=encode_both
+    )
 
 
 @pytest.mark.parametrize("k", [1, 4, 100])
 @pytest.mark.parametrize("memory_gb", [4.0, 0.0003])
 def test_search_equals_search_in_memory_exactly(tmp_path, k, memory_gb):
     built = build_index(exact_model(), make_passages(300), tmp_path, shard_size=70)
-    queries, pooled_queries = exact_model().encode(["a", "ten words", "habari"], "query", True)
+    queries, pooled_queries = exact_model().encode_both(["a", "ten words", "habari"], "query")
     qids = [f"q{number}" for number in range(len(queries))]
     docids, tokens, pooled = read_back(built)
     run = built.search(queries, qids, k, memory_gb)
@@ -149,7 +151,7 @@ def test_reads_stay_within_a_quarter_of_the_budget(tmp_path, monkeypatch):
         return tensor
 
     built = build_index(exact_model(), make_passages(300), tmp_path, shard_size=70)
-    queries, _ = exact_model().encode(list(QUERIES.values()), "query", True)
+    queries, _ = exact_model().encode_both(list(QUERIES.values()), "query")
     _, tokens, _ = read_back(built)
     monkeypatch.setattr(IndexShard, "read", record)
     # 32 bytes for each similarity, of which a passage has as many as dimensions if queries are shorter than that.
@@ -224,14 +226,14 @@ assert not torch.distributed.is_initialized() and group() is None
 
 def build_and_search(encoder: str, folder: str, process: int) -> dict[str, object]:
     teacher = OpticalTeacher.from_checkpoint(encoder, document_prefix="passage: ", query_prefix="query: ")
-    texts, encode = [], teacher.encode
+    texts, encode = [], teacher._encode
     queries, pooled = encode_queries(teacher)
 
     def record(given, *args, **options):
         texts.extend(given)
         return encode(given, *args, **options)
 
-    teacher.encode = record
+    teacher._encode = record
     plain = build_index(teacher, PASSAGES, f"{folder}/plain", shard_size=5, batch_size=2)
     count = len(texts)
     small = build_index(teacher, PASSAGES, f"{folder}/small", shard_size=5, batch_size=2, **COMPRESSED)

@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from optical_hf import OpticalTeacher, maxsim
+from optical_hf.commands import distill
 from optical_hf.training.model_card import name_card, write_card
 from optical_hf.training.provenance import checkpoint_origin, source_names
 
@@ -64,10 +65,7 @@ def trained(tmp_path_factory, tiny_encoder) -> Path:
         "report_to": ["none"],
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples")
         patch.setenv("HF_TOKEN", TOKEN)
-        import distill
-
         distill.main([str(word) for name, values in options.items() for word in (f"--{name}", *values)])
     return folder / "student"
 

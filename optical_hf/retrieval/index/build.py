@@ -93,7 +93,7 @@ def build_index(
 
     ```python
     >>> index = build_index(teacher, iter_passages("docs.jsonl.gz"), "index", dim=96, pool_factor=2, dtype="int8")
-    >>> run = index.search(student.encode(list(topics.values()), "query"), list(topics), k=100)
+    >>> run = index.search(student.encode_tokens(list(topics.values()), "query"), list(topics), k=100)
     ```
     """
     state = PartialState()
@@ -186,14 +186,15 @@ def _encode(
     ordered = sorted(window, key=lambda passage: len(passage[1]), reverse=True)
     for start in range(0, len(ordered), batch_size):
         docids, texts = zip(*ordered[start : start + batch_size], strict=True)
-        options: dict[str, Any] = {"batch_size": batch_size, "show_progress": False}
+        tokens: list[Tensor] = []
         if single:
-            tokens, pooled = [], model.encode(list(texts), "document", pooled=True, **options)
+            pooled = model.encode_pooled(texts, "document", batch_size=batch_size, show_progress=False)
         else:
-            tokens, pooled = model.encode(list(texts), "document", pooled="both", **options)
-        for docid, *vectors in zip(docids, pooled, tokens or pooled, strict=True):
-            if not all(bool(one.isfinite().all()) for one in vectors):
-                raise ValueError(f"The model gives NaN or infinity for the passage {docid!r}.")
+            tokens, pooled = model.encode_both(texts, "document", batch_size=batch_size, show_progress=False)
+        for vectors in (pooled, tokens):
+            for docid, vector in zip(docids, vectors, strict=False):  # `single` has no tokens
+                if not vector.isfinite().all():
+                    raise ValueError(f"The model gives NaN or infinity for the passage {docid!r}.")
         yield docids, tokens, pooled
 
 

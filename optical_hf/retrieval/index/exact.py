@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..maxsim import maxsim
-from ..search import _best
+from ..search import Run, best_passages, check_ids
 from .shards import (
     MANIFEST,
     IndexShard,
@@ -30,9 +29,7 @@ from .shards import (
     shard_path,
 )
 
-Run = dict[str, dict[str, float]]
-
-# What a search holds at once, in bytes: counted from its own code, `maxsim` and `_best`, temporaries included.
+# What a search holds at once, in bytes: counted from its own code, `maxsim` and `best_passages`, temporaries included.
 _BYTES_PER_SIMILARITY = 32
 _BYTES_PER_SCORE = 16
 _BYTES_PER_RESULT = 200
@@ -172,7 +169,7 @@ def _search(
                 if not scores.isfinite().all():
                     raise shard_error(shard.path, ValueError("scores of its vectors are NaN or infinite"))
                 if candidates is None:
-                    found = _best(scores.cpu(), docids[start:stop], query_ids, k)
+                    found = best_passages(scores.cpu(), docids[start:stop], query_ids, k)
                 else:
                     found = _chosen(scores.cpu(), docids[start:stop], query_ids, candidates)
                 _merge(run, found, k)
@@ -194,11 +191,7 @@ def _chosen(
 
 
 def _check(queries: list[Tensor] | Tensor, query_ids: Sequence[str], k: int, shard: IndexShard) -> None:
-    if not len(queries) or len(queries) != len(query_ids):
-        raise ValueError(f"{len(queries)} query vectors but {len(query_ids)} query ids: give one id each.")
-    if len(set(query_ids)) != len(query_ids):
-        [(twice, _)] = Counter(query_ids).most_common(1)
-        raise ValueError(f"query id {twice!r} is there twice.")
+    check_ids("query", queries, query_ids)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     if isinstance(queries, Tensor) and queries.dim() != 2:

@@ -8,7 +8,6 @@ lower dimension is in `rotation.safetensors`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,6 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ...files import replacing
 
 MANIFEST = "index.json"
 ROTATION = "rotation.safetensors"
@@ -181,6 +182,5 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], index: str, passages: 
     """Write a shard or a rotation, with the fingerprints of what it was made for."""
     # One entry of metadata, since several would come in any order.
     metadata = {_METADATA_KEY: json.dumps({"index": index, "passages": passages})}
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata)

@@ -1,0 +1,1 @@
+"""The commands: `optical-hf distill` and the others, and what `examples/` starts."""

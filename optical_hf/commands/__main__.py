@@ -1,0 +1,40 @@
+"""The command `optical-hf`: its first word says which of the others is run."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+from ..launching import run
+
+COMMANDS = {
+    "distill": "Distil a retriever into a student that reads another language, from bitext alone.",
+    "evaluate": "Measure a retriever on a collection of plain files.",
+    "miracl": "Measure a retriever on MIRACL, language by language.",
+    "study": "Study what distillation gives and costs on languages with and without bitext.",
+    "push": "Push a student to the Hub, or the metric as a Space.",
+    "export": "Export a student to ONNX, PyLate, or single vectors.",
+    "index": "Encode a collection into an index on disk.",
+    "search": "Search an index.",
+}
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    words = sys.argv[1:]
+    if words[:1] == ["--version"]:
+        print(f"optical-hf {version('optical-hf')}")
+    elif not words or words[0] in ("-h", "--help"):
+        lines = [f"  {name:10}{what}" for name, what in COMMANDS.items()]
+        print("\n".join(["usage: optical-hf COMMAND [--name value ...]", "", *lines, ""]))
+        print("`optical-hf COMMAND --help` lists a command's arguments. Several processes or GPUs:")
+        print("`accelerate launch -m optical_hf.commands.COMMAND [--name value ...]`.")
+    elif words[0] in COMMANDS:
+        run(import_module(f".{words[0]}", __package__).main, words[1:])
+    else:
+        sys.exit(f"error: there is no command {words[0]!r}; there are {', '.join(COMMANDS)}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The models of a search and their index, as the commands evaluate, miracl, index and search take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+
+from ..models.modeling_optical import OpticalTeacher
+from ..quickstart import quickstart_model
+from ..retrieval.index.build import model_fingerprint
+
+
+@dataclass
+class EncoderArguments:
+    """The models."""
+
+    model: str | None = field(default=None, metadata={"help": "Encodes the queries; else the quickstart's model."})
+    document_model: str | None = field(default=None, metadata={"help": "Encodes the passages; else --model."})
+    query_prefix: str | None = field(default=None, metadata={"help": "Put before queries; else the checkpoint's own."})
+    document_prefix: str | None = field(default=None, metadata={"help": "Put before passages; else its own."})
+    query_length: int | None = field(default=None, metadata={"help": "Longest query in tokens."})
+    document_length: int | None = field(default=None, metadata={"help": "Longest passage in tokens."})
+    batch_size: int = field(default=32, metadata={"help": "Texts a forward pass."})
+
+    def load(self) -> tuple[OpticalTeacher, OpticalTeacher]:
+        """Load the model of the queries and that of the passages, which may be one."""
+        query_model = self._load(self.model or str(quickstart_model()))
+        return query_model, query_model if self.document_model is None else self._load(self.document_model)
+
+    def _load(self, name: str) -> OpticalTeacher:
+        names = ("query_prefix", "document_prefix", "query_length", "document_length")
+        options = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return OpticalTeacher.from_checkpoint(name, **options).to(PartialState().device)
+
+    def description(self, query_model: OpticalTeacher, document_model: OpticalTeacher) -> dict[str, Any]:
+        """What a result says of the models it is about."""
+        packages = {"optical_hf": version("optical-hf"), "torch": torch.__version__}
+        return {
+            "model": self.model or "quickstart",
+            "document_model": self.document_model or self.model or "quickstart",
+            "weights": {
+                "model": model_fingerprint(query_model)["weights"],
+                "document_model": model_fingerprint(document_model)["weights"],
+            },
+            "versions": packages | {"transformers": transformers.__version__},
+        }
+
+
+@dataclass
+class IndexArguments:
+    """How the passages are kept."""
+
+    index_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the index, to share it between runs; else index/ in --output_dir."}
+    )
+    shard_size: int = field(default=10_000, metadata={"help": "Passages in a file of the index."})
+    single: bool = field(default=False, metadata={"help": "Keep pooled vectors only: no late interaction."})
+    dim: int | None = field(default=None, metadata={"help": "Rotate token vectors down to so many dimensions."})
+    pool_factor: int = field(default=1, metadata={"help": "Keep one token vector in so many."})
+    dtype: str = field(default="float16", metadata={"help": "Of the vectors kept.", "choices": ["float16", "int8"]})
+
+    def options(self) -> dict[str, Any]:
+        """The options of [`build_index`]."""
+        return {name: getattr(self, name) for name in ("shard_size", "single", "dim", "pool_factor", "dtype")}
+
+
+@dataclass
+class SearchArguments:
+    """How it is searched."""
+
+    first_stage: str | None = field(
+        default=None,
+        metadata={
+            "help": "'bm25', or a TREC run, such as 'run.{language}.trec' for several languages: only what it "
+            "found is encoded and ranked."
+        },
+    )
+    depth: int = field(default=100, metadata={"help": "Passages of the first stage that are reranked."})
+    max_queries: int | None = field(default=None, metadata={"help": "Use the first queries of each language only."})
+    memory_gb: float = field(default=4.0, metadata={"help": "Most memory the search takes, in GB a process."})
+
+    def __post_init__(self) -> None:
+        if self.max_queries is not None and self.max_queries < 1:
+            raise ValueError(f"--max_queries is {self.max_queries}; use at least 1 query, or leave it out for all.")
+
+    def protocol(self, collection: str) -> str:
+        """Name what a figure was measured on; it differs by the first stage."""
+        if self.first_stage is None:
+            return collection
+        return f"{collection}, {self.depth} of {Path(self.first_stage).name} reranked"

@@ -1,0 +1,51 @@
+"""What loading a model needs, whatever the checkpoint: the encoder without its pooler, the tokenizer, and checks.
+
+This file travels with every saved model (remote code), so it imports only its siblings.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import MODEL_MAPPING, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+
+def no_pooler(text_config: PreTrainedConfig) -> dict[str, bool]:
+    """The argument that leaves out an encoder's pooler, if it has one."""
+    # An unused pooler would be a parameter without gradient, which distributed training rejects.
+    if type(text_config) not in MODEL_MAPPING:
+        return {}
+    classes: Any = MODEL_MAPPING[type(text_config)]
+    takes = inspect.signature(classes[0] if isinstance(classes, tuple) else classes).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
+
+
+def load_tokenizer(name_or_path: Any, text_config: PreTrainedConfig, **options: Any) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a checkpoint, or say that there is none."""
+    try:
+        # With the encoder's configuration, the same class is chosen for a saved model as for the encoder it came from.
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, config=text_config, **options)
+        # Without any file, some classes give a tokenizer that knows nothing but its special tokens.
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ValueError("its vocabulary is empty")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No tokenizer could be read from {name_or_path}: {error}. Save one there, or set `model.tokenizer`."
+        ) from error
+    return tokenizer
+
+
+def check_projection(name_or_path: Any, size: int | None, overrides: dict[str, Any]) -> None:
+    """Refuse a `projection_dim` that is not the checkpoint's."""
+    wanted = overrides.get("projection_dim", size)
+    if wanted != size:
+        raise ValueError(f"`projection_dim` is {wanted}, but the projection of {name_or_path} has size {size}.")
+
+
+def check_complete(name_or_path: Any, missing: Iterable[str]) -> None:
+    """Refuse a checkpoint that lacks weights."""
+    if names := sorted(missing):
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise ValueError(f"{name_or_path} lacks weights of the encoder: {', '.join(names[:5])}{more}.")

@@ -1,0 +1,105 @@
+"""The command `optical-hf` as it is installed: its subcommands, and what it says of wrong ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from optical_hf import OpticalStudent, OpticalTeacher, search
+from optical_hf.commands import __main__ as optical
+from optical_hf.metrics.miracl_ndcg.miracl_ndcg import read_run
+
+PASSAGES = {"d0": "she wrote the book", "d1": "it rains today", "d2": "the book rains", "d3": "a book"}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command in this process; its output, and its error if it ends with one."""
+
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["optical-hf", *map(str, words)])
+        try:
+            optical.main()
+        except SystemExit as ended:
+            return str(ended.code)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def passages(tmp_path):
+    path = tmp_path / "passages.jsonl"
+    path.write_text("".join(json.dumps({"docid": docid, "text": text}) + "\n" for docid, text in PASSAGES.items()))
+    return path
+
+
+def test_the_installed_command_lists_the_others():
+    done = subprocess.run([sys.executable, "-m", "optical_hf.commands"], capture_output=True, text=True, check=True)
+    assert all(f"\n  {name} " in done.stdout for name in optical.COMMANDS)
+    done = subprocess.run([sys.executable, "-m", "optical_hf.commands.push", "a"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        1,
+        "error: Give FOLDER and REPO_ID, or --space REPO_ID alone.",
+    )
+
+
+def test_every_command_is_there(call, monkeypatch):
+    for name in optical.COMMANDS:
+        monkeypatch.setattr(sys, "argv", ["optical-hf", name, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            optical.main()
+        assert ended.value.code is None
+    assert call("serach") == "error: there is no command 'serach'; there are " + ", ".join(optical.COMMANDS) + "."
+
+
+def test_index_and_search_give_the_run_of_a_search_in_memory(call, tiny_encoder, passages, tmp_path):
+    index = tmp_path / "index"
+    words = ("index", "--model", tiny_encoder, "--passages", passages, "--index_dir", index, "--shard_size", 3)
+    assert call(*words) == f"{index} holds 4 passages in 2 files.\n"
+    (tmp_path / "topics.tsv").write_text("q0\twho wrote the book\nq1\tit rains\n")
+    common = ("search", "--model", tiny_encoder, "--index_dir", index)
+    call(*common, "--topics", tmp_path / "topics.tsv", "--run", tmp_path / "run.trec", "--k", 3)
+    teacher = OpticalTeacher.from_checkpoint(tiny_encoder)
+    queries = teacher.encode_tokens(["who wrote the book", "it rains"], "query")
+    vectors = [vector.half() for vector in teacher.encode_tokens(list(PASSAGES.values()), "document")]
+    expected = search(queries, vectors, list(PASSAGES), ["q0", "q1"], k=3)
+    written = read_run(tmp_path / "run.trec")
+    assert {qid: list(row) for qid, row in written.items()} == {qid: list(row) for qid, row in expected.items()}
+    for qid, row in expected.items():
+        assert written[qid] == pytest.approx(row, abs=1e-5)
+
+    printed = call(*common, "--query", "who wrote the book", "it rains", "--k", 1, "--passages", passages).splitlines()
+    best = {qid: next(iter(row.items())) for qid, row in expected.items()}
+    assert printed == [
+        line
+        for text, (docid, score) in zip(("who wrote the book", "it rains"), best.values(), strict=True)
+        for line in (text, f"   1  {score:8.4f}  {docid}  {PASSAGES[docid]}")
+    ]
+    pooled = call(*common, "--query", "it rains", "--pooled")
+    assert len(pooled.splitlines()) == 5 and pooled.splitlines()[1].startswith("   1    ")
+
+
+def test_search_says_what_is_missing(call, tmp_path):
+    assert call("search", "--index_dir", tmp_path) == (
+        "error: Give either --query with one or more questions, or --topics with a file of them."
+    )
+    assert "--topics and --run go together" in call("search", "--index_dir", tmp_path, "--topics", "topics.tsv")
+    assert "has no index.json" in call("search", "--index_dir", tmp_path, "--query", "who")
+    assert "--index_dir is needed" in call("index", "--passages", "passages.jsonl")
+
+
+def test_export_to_other_tools(call, tiny_encoder, tmp_path):
+    OpticalStudent.from_checkpoint(tiny_encoder).save_pretrained(tmp_path / "student")
+    assert "in the format single_vector" in call(
+        "export", tmp_path / "student", tmp_path / "single", "--format", "single_vector"
+    )
+    assert json.loads((tmp_path / "single" / "modules.json").read_text())[1]["path"] == "1_Pooling"
+    pylate = ("export", tmp_path / "student", tmp_path / "pylate", "--format=pylate")
+    assert "PyLate scores special tokens" in call(*pylate)
+    assert "in the format pylate" in call(*pylate, "--score_special_tokens")
+    assert (tmp_path / "pylate" / "1_Dense" / "model.safetensors").is_file()
+    assert "argument --format" in call("export", tmp_path / "student", tmp_path / "out", "--format", "gguf")
