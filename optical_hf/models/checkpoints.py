@@ -11,11 +11,11 @@ import logging
 import os
 import string
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
-from transformers import AddedToken, AutoConfig, AutoModel, PreTrainedTokenizerBase
+from transformers import AddedToken, AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from .configuration_optical import POOLINGS, OpticalConfig, read_json
@@ -23,6 +23,8 @@ from .loading_optical import check_complete, check_projection, load_tokenizer, n
 from .processing_optical import skiplist_ids
 
 logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 # In config_sentence_transformers.json, any of these is PyLate's.
 PYLATE_KEYS = ("query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens", "skiplist_words")
@@ -48,8 +50,8 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    model_class: Any, name_or_path: str | os.PathLike[str], dtype: torch.dtype, overrides: dict[str, Any]
-) -> Any:
+    model_class: type[Model], name_or_path: str | os.PathLike[str], dtype: torch.dtype, overrides: dict[str, Any]
+) -> Model:
     """Make a teacher or student from a checkpoint that is not our own; see [`OpticalModel.from_checkpoint`]."""
     found = read_checkpoint(name_or_path)
     settings = found.settings
@@ -84,7 +86,7 @@ def load_checkpoint(
     check_complete(name_or_path, info["missing_keys"])
     config.text_config = backbone.config
     config.name_or_path = str(name_or_path)
-    model = model_class(config, backbone=backbone)
+    model: Any = model_class(config, backbone=backbone)
     model.to(dtype).eval()
     model.tokenizer = tokenizer
     if found.projection is not None:

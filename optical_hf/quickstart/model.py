@@ -79,7 +79,7 @@ def quickstart_model(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     return folder
 
 
-_FILES: dict[str, dict | list] = {
+_FILES: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
     "tokenizer_config.json": {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": 512,

@@ -176,7 +176,7 @@ class OpticalDistillationTrainer(Trainer):
         names = ("solver", "epsilon", "iterations", "reg_m", "partial_mass")
         return OTLoss(**weights, centre=centre, bank=bank, **{name: getattr(args, name) for name in names})
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         sampler = super()._get_train_sampler(train_dataset)
         return EpochSampler(sampler, self) if isinstance(sampler, LengthGroupedSampler) else sampler
 
@@ -317,7 +317,7 @@ class OpticalDistillationTrainer(Trainer):
             check_writable(self.args.output_dir, weights + kept * per_checkpoint)
         return super().train(*args, **kwargs)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
         # A pickle that holds paths and names of this machine, which nothing reads back.
         (Path(output_dir or self.args.output_dir or "") / TRAINING_ARGS_NAME).unlink(missing_ok=True)

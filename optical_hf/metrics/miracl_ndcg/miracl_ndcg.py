@@ -65,7 +65,7 @@ _CITATION = """
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
-class MiraclNdcg(evaluate.Metric):
+class MiraclNdcg(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """MIRACL's nDCG@10 and Recall@100."""
 
     def _info(self) -> evaluate.MetricInfo:
