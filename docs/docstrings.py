@@ -1,4 +1,4 @@
-"""Docstrings in the style of Hugging Face, made readable for mkdocstrings: their links, and headings among arguments."""
+"""Docstrings in the style of Hugging Face, made readable for mkdocstrings: links, types, and headings in arguments."""
 
 from __future__ import annotations
 

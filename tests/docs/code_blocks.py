@@ -1,4 +1,4 @@
-"""The code blocks of the README and of docs/, and how they are run: all in one process, beside a Hub on loopback.
+"""The code blocks of the README, CONTRIBUTING and docs/, and how they are run: in one process, beside a loopback Hub.
 
     python tests/docs/code_blocks.py FOLDER
 
@@ -56,7 +56,7 @@ class Block:
 def pages() -> list[Path]:
     """The README, then docs/ in the order of the guides: a page may use what an earlier one made."""
     others = sorted(path for path in (ROOT / "docs").rglob("*.md") if path not in FIRST)
-    return [README, *FIRST, *others]
+    return [README, ROOT / "CONTRIBUTING.md", *FIRST, *others]
 
 
 def blocks(page: Path) -> Iterator[Block]:

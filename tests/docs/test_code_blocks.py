@@ -1,4 +1,4 @@
-"""Every code block of the README and of docs/ runs, or says why it is not run here."""
+"""Every code block of the README, of CONTRIBUTING and of docs/ runs, or says why it is not run here."""
 
 from __future__ import annotations
 
