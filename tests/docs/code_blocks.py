@@ -33,7 +33,7 @@ GUIDES = ("distil", "recipe", "evaluate", "index-and-serve", "your-loss", "gpus"
 FIRST = [ROOT / "docs" / "index.md", *(ROOT / "docs" / "guides" / f"{name}.md" for name in GUIDES)]
 RUN, SHOWN = ("bash", "python"), ("text", "bibtex", "yaml")
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MARK = re.compile(r"<!-- not run:(.*?)-->\n\Z", re.DOTALL)
+MARK = re.compile(r"^<!-- not run:([^\n]*)-->\n\Z", re.MULTILINE)
 E5, LANGUAGES = "intfloat/multilingual-e5-small", ("yo", "sw", "ha", "ig", "te", "fi")
 MTEB_REVISION = "d7d94fa4b946cec4a27c84653aa0cf6b33f74a3c"  # the one that MTEB's task asks for
 
