@@ -365,7 +365,7 @@ def test_hub_names_and_configs(monkeypatch: pytest.MonkeyPatch) -> None:
             raise FileNotFoundError("Dataset 'owner/missing' doesn't exist on the Hub")
         return Dataset.from_list([{"translation": {"en": "Good.", "sw": "Nzuri."}}])
 
-    monkeypatch.setattr("optical_hf.data.bitext_readers.load_dataset", load_dataset)
+    monkeypatch.setattr("optical_hf.data.bitext_datasets.load_dataset", load_dataset)
     assert pairs_of(load_bitext({"sw": "owner/pairs:en-sw"}, split="test").dataset) == [("Good.", "Nzuri.")]
     with pytest.raises(
         ValueError, match=r"^owner/missing: no such file here, and the Hub gives no such dataset \(Data"
