@@ -193,9 +193,11 @@ def _filtered_pairs(
     hidden = streaming or os.environ.get("RANK", "0") != "0"
     for first, second in tqdm(pairs, desc=f"Reading bitext en-{language}", unit=" pairs", delay=3, disable=hidden):
         english, translation = " ".join(visible(first).split()), " ".join(visible(second).split())
-        # Before the normal form, whose marks are costly: a line can be a whole file.
-        if max(len(english), len(translation)) > _LONGEST_WORD * max_words and english and translation:
-            reason: str | None = "long"
+        reason: str | None
+        if not english or not translation:
+            reason = "empty"
+        elif max(len(english), len(translation)) > _LONGEST_WORD * max_words:
+            reason = "long"  # before the normal form, which costs more: a line may be a whole file
         else:
             english, translation = normalized("NFC", english), normalized("NFC", translation)
             reason = _reason_to_drop(english, translation, max_words, max_ratio)
@@ -211,8 +213,6 @@ def _filtered_pairs(
 
 
 def _reason_to_drop(english: str, translation: str, max_words: int, max_ratio: float) -> str | None:
-    if not english or not translation:
-        return "empty"
     if english.casefold() == translation.casefold():
         return "identical"
     if _words(english) > max_words or _words(translation) > max_words:

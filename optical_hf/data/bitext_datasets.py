@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from .bitext_files import FORMATS, file_kind, read_text_file
 from .bitext_rows import row_pair
 from .malformed_lines import MalformedLines
 
-_DATA = {".parquet", ".arrow", ".json", ".jsonl", ".csv", ".tsv", ".zip", ".gz", ".bz2", ".xz", ".zst"}
+_KINDS = {".arrow": "arrow", ".csv": "csv", ".json": "json", ".parquet": "parquet"}
+_SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")  # beside the .arrow files of `save_to_disk`
 
 
 def read_dataset(
@@ -111,10 +114,16 @@ def _downloaded(name: str) -> str:
 def _damaged_file(folder: Path) -> str | None:
     """Name the first file of a folder that cannot be read by itself."""
     for file in sorted(folder.rglob("*")):
-        if file.suffix in _DATA:
-            try:
-                for _ in load_dataset(str(folder), data_files=str(file), split="train", streaming=True):
+        try:
+            if file.name in _SAVED:
+                json.loads(file.read_bytes())
+            elif file.suffix == ".zip":
+                with zipfile.ZipFile(file) as archive:
+                    if archive.testzip():
+                        return file.name
+            elif kind := _KINDS.get(file.suffix):
+                for _ in load_dataset(kind, data_files=str(file), split="train", streaming=True):
                     pass
-            except Exception:
-                return file.name
+        except Exception:
+            return file.name
     return None

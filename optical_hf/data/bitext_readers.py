@@ -67,16 +67,16 @@ def find_source(source: str | Path, language: str) -> Source:
 
 def _find_sides(prefix: Path, language: str) -> tuple[str, str] | None:
     """Find `prefix.en` and `prefix.sw` by the tags of their languages, whichever these are."""
-    files: dict[str, list[str]] = {}
+    files: dict[str, str] = {}
     for file in sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.*")) if prefix.name else []:
         if file.is_file():
-            files.setdefault(plain_name(file.name).removeprefix(f"{prefix.name}."), []).append(str(file))
+            # Of a file and the same compressed, the first is the plain one.
+            files.setdefault(plain_name(file.name).removeprefix(f"{prefix.name}."), str(file))
     try:
         english, translation = choose_tag(files, "en"), choose_tag(files, language)
     except ValueError as error:
         raise ValueError(f"{prefix}: the endings {error}, or give both files as 'corpus.en,corpus.yo'.") from None
-    # Of a file and the same compressed, the first is the plain one.
-    return None if english is None or translation is None else (files[english][0], files[translation][0])
+    return None if english is None or translation is None else (files[english], files[translation])
 
 
 def read_pairs(

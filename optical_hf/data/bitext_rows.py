@@ -60,7 +60,7 @@ def choose_tag(texts: Mapping[str, Any], language: str) -> str | None:
     codes (`swh` for `sw`), and these before tags with a region or a script (`pt-BR`).
 
     Args:
-        texts (`Mapping`): a text, or a list of texts, by tag.
+        texts (`Mapping`): texts by tag.
         language (`str`): as `language_code` gives it.
 
     Returns:
@@ -90,7 +90,5 @@ def tag_language(tag: str) -> str | None:
 
 
 def is_full(text: Any) -> bool:
-    """Tell whether a text, or one of a list, has something that can be seen."""
-    if isinstance(text, list):
-        return any(map(is_full, text))
+    """Tell whether a text has something that can be seen."""
     return bool(visible(text).strip()) if isinstance(text, str) else text is not None

@@ -127,7 +127,7 @@ def warn_of_surrogates(places: Sequence[str]) -> None:
     """
     if places:
         logger.warning(
-            "%d lone surrogates, halves of a character that was cut in two, became U+FFFD: the first at %s.",
+            "Lone surrogates, halves of a character that was cut in two, became U+FFFD: %d, the first at %s.",
             len(places),
             places[0],
         )

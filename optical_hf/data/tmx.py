@@ -69,7 +69,8 @@ def _unit_pairs(unit: ElementTree.Element, language: str) -> list[tuple[str, str
         segment = variant.find("{*}seg")
         if segment is not None and tag_language(tag) in ("en", language):
             texts.setdefault(tag, []).append(_segment_text(segment))
-    english, translation = choose_tag(texts, "en"), choose_tag(texts, language)
+    joined = {tag: "".join(segments) for tag, segments in texts.items()}
+    english, translation = choose_tag(joined, "en"), choose_tag(joined, language)
     if english is None or translation is None:
         return []
     first = next(filter(is_full, texts[english]), "")
