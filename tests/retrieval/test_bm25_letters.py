@@ -84,7 +84,7 @@ def test_a_query_finds_the_passage(language: str, passage: str, query: str, tmp_
 
 
 @pytest.mark.parametrize(
-    ("language", "one", "other"),
+    ("language", "letter", "other"),
     [
         ("tr", "kız", "kiz"),
         ("tr", "IRK", "irk"),
@@ -99,9 +99,9 @@ def test_a_query_finds_the_passage(language: str, passage: str, query: str, tmp_
         ("ar", "ة", "ه"),
     ],
 )
-def test_letters_that_are_not_the_same_stay_apart(language: str, one: str, other: str) -> None:
+def test_letters_that_are_not_the_same_stay_apart(language: str, letter: str, other: str) -> None:
     fold = letter_folding(language)
-    assert fold(one) != fold(other)
+    assert fold(letter) != fold(other)
 
 
 LANGUAGES = st.sampled_from(
