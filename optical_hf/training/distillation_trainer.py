@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from huggingface_hub import CommitInfo, HfApi
 from safetensors import SafetensorError
@@ -28,8 +26,7 @@ from ..data.retrieval_set import RetrievalSet
 from ..evaluation.in_memory import encode_passages, evaluate_queries, translation_accuracy
 from ..hub.push import make_repository, push_student
 from ..launching import check_writable
-from ..losses.alignment import GreedyLoss, Loss, OTLoss, mse_loss
-from ..losses.score_bank import ScoreBank, first_sentences
+from ..losses.alignment import Loss
 from ..models.modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
 from ..retrieval.index.build import model_fingerprint
 from .distillation_args import OpticalTrainingArguments
@@ -37,6 +34,8 @@ from .distillation_collator import DistillationCollator
 from .epoch_sampler import EpochSampler
 from .freezing import freeze, set_dropout
 from .hub_pushes import push_checkpoint
+from .logged_numbers import LoggedNumbers
+from .named_losses import make_loss
 from .resuming import bitext_digest, checkpoint_to_resume, write_settings
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,6 @@ _DECISIVE = (
     *("seed", "data_seed", "gradient_accumulation_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "optim"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "dataloader_drop_last"),
 )
-_SENTENCES_WITH_TOKENS = 256  # the mean token vector hardly moves with more, and MaxSim gets slow
 
 
 class OpticalDistillationTrainer(Trainer):
@@ -149,10 +147,12 @@ class OpticalDistillationTrainer(Trainer):
         super().__init__(student, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
         self.model_accepts_loss_kwargs = True  # what `loss_is_scaled_for_ga` says, before transformers 5.19
         self._place_teacher()
-        self.loss_function = self._make_loss(loss) if isinstance(loss, str) else loss
+        if isinstance(loss, str):
+            loss = make_loss(loss, args, self.teacher, self.train_dataset)
+        self.loss_function = loss
         self.retrieval_sets = list(retrieval_sets)
         self._encoded: list[tuple[dict[str, str], tuple[list[Tensor], Tensor]]] = []  # passages and their vectors
-        self._numbers: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._numbers = LoggedNumbers()
 
     def _place_teacher(self) -> None:
         if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3:
@@ -162,32 +162,6 @@ class OpticalDistillationTrainer(Trainer):
             self._teacher_engine = deepspeed.initialize(model=self.teacher, config=config)[0]
         else:  # a whole copy in every process: what has no gradient needs no wrapper
             self.teacher.to(self.args.device)
-
-    def _make_loss(self, name: str) -> Loss:
-        args = self.args
-        if name == "mse":
-            return mse_loss
-        if name not in ("ot", "greedy"):
-            raise ValueError(f"Unknown loss {name!r}: choose 'ot', 'greedy', 'mse', or pass a callable.")
-        if not (args.token_weight or args.pooled_weight or args.score_weight):
-            raise ValueError("`token_weight`, `pooled_weight` and `score_weight` are all 0: nothing would be learnt.")
-        centre, bank = None, None
-        if self.train_dataset is not None and (args.centre or args.score_weight):
-            size = args.bank_size if args.score_weight else _SENTENCES_WITH_TOKENS
-            made = ScoreBank.encode(
-                self.teacher,
-                first_sentences(self.train_dataset, size),
-                self.roles[0],
-                _SENTENCES_WITH_TOKENS,
-                pooled_temperature=args.pooled_temperature,
-                token_temperature=args.token_temperature,
-            )
-            centre, bank = (made.mean if args.centre else None), (made if args.score_weight else None)
-        weights = {name: getattr(args, name) for name in ("token_weight", "pooled_weight", "score_weight")}
-        if name == "greedy":
-            return GreedyLoss(**weights, centre=centre, bank=bank)
-        names = ("solver", "epsilon", "iterations", "reg_m", "partial_mass")
-        return OTLoss(**weights, centre=centre, bank=bank, **{name: getattr(args, name) for name in names})
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         sampler = super()._get_train_sampler(train_dataset)
@@ -244,7 +218,10 @@ class OpticalDistillationTrainer(Trainer):
         if num_items_in_batch is not None:  # the processes' gradients are averaged, hence their number
             loss = loss * (len(languages) * self.accelerator.num_processes / num_items_in_batch)
         if model.training:
-            self._count(losses.detach(), languages, numbers, student)
+            self._numbers.add(numbers)
+            self._numbers.add_spread(student)
+            if losses.ndim:
+                self._numbers.add_by_language(losses.detach(), languages, self.languages)
         return (loss, student) if return_outputs else loss
 
     def _check_finite(self, what: str, values: Tensor, inputs: dict[str, Tensor]) -> None:
@@ -264,31 +241,10 @@ class OpticalDistillationTrainer(Trainer):
             "stopped. If the weights are sound, lower the learning rate, or train in float32 or bf16 instead of fp16."
         )
 
-    @torch.no_grad()
-    def _count(
-        self, losses: Tensor, languages: Tensor, numbers: Mapping[str, Tensor | float], student: OpticalOutput
-    ) -> None:
-        values = {name: (float(value), 1) for name, value in numbers.items()}
-        tokens = student.token_vectors[student.scoring_mask].float()
-        values["vector_spread"] = (float((tokens - tokens.mean(0)).square().sum(-1).mean().sqrt()), 1)
-        if losses.ndim:
-            for index in languages.unique().tolist():
-                chosen = losses[languages == index]
-                values[f"loss_{self.languages[index]}"] = (float(chosen.sum()), len(chosen))
-        for name, (total, count) in values.items():
-            self._numbers[name][0] += total
-            self._numbers[name][1] += count
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as [`~transformers.Trainer`] does, with the numbers of the loss, averaged since the last log."""
         if "loss" in logs:
-            totals: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-            for part in gather_object([{name: tuple(value) for name, value in self._numbers.items()}]):
-                for name, (total, count) in part.items():
-                    totals[name][0] += total
-                    totals[name][1] += count
-            logs |= {name: total / count for name, (total, count) in sorted(totals.items())}
-            self._numbers.clear()
+            logs |= self._numbers.take()
         super().log(logs, start_time)
 
     def prediction_step(
