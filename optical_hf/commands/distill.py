@@ -38,12 +38,13 @@ from ..data.bitext import load_bitext, parse_bitext_arguments
 from ..data.bitext_sampling import balance_languages, hold_out
 from ..evaluation.gains import Questions, format_table, load_questions, parse_language_arguments
 from ..files import write_json
+from ..hub.weights import weights_hash
 from ..launching import check_world_size, check_writable, run, start_logging
 from ..models.modeling_optical import OpticalStudent, OpticalTeacher
 from ..quickstart import quickstart_arguments, quickstart_model
 from ..training.distillation_args import OpticalTrainingArguments
 from ..training.distillation_trainer import OpticalDistillationTrainer
-from ..training.model_card import write_card
+from ..training.model_card import count_pairs, write_card
 from ..training.provenance import checkpoint_origin, source_names
 
 TEXT_OPTIONS = ("query_prefix", "document_prefix", "query_length", "document_length")
@@ -108,13 +109,13 @@ class BitextArguments:
     def load(
         self, sources: Mapping[str, Sequence[str]], seed: int
     ) -> tuple[Dataset | IterableDataset, Dataset, dict[str, dict[str, int]]]:
-        """Load the pairs to train on, those that are held out, and the counts of what was read."""
+        """Load the pairs to train on (not balanced yet, but for a stream), those held out, and the counts."""
         if self.held_out < 1:
             raise ValueError(f"--held_out is {self.held_out}; hold out at least 1 pair of each language.")
         if not self.streaming:
             bitext = load_bitext(sources, max_words=self.max_words)
             train, held_out = hold_out(bitext.dataset, self.held_out, seed=seed)
-            return balance_languages(train, self.temperature, seed=seed), held_out, bitext.counts
+            return train, held_out, bitext.counts
         bitext = load_bitext(
             sources, max_words=self.max_words, temperature=self.temperature, seed=seed, streaming=True
         )
@@ -169,13 +170,14 @@ def main(arguments: Sequence[str]) -> None:
             "none of them has --topics."
         )
     train, held_out, counts = pairs.load(sources, args.seed)
+    balanced = train if pairs.streaming else balance_languages(train, pairs.temperature, seed=args.seed)
     teacher, student = models.load()
     origin = _origin(models, teacher, sources)  # written down before the training, which may take days
     trainer = OpticalDistillationTrainer(
         student,
         teacher,
         args,
-        train,
+        balanced,
         held_out,
         loss=models.loss,
         languages=list(sources),
@@ -200,7 +202,8 @@ def main(arguments: Sequence[str]) -> None:
         "loss": models.loss,
         "seed": args.seed,
         "steps": trainer.state.global_step,
-        "bitext": counts,
+        "bitext": count_pairs(counts, held_out, train, balanced),
+        "retention_pairs": _retention_pairs(trainer.train_dataset),
         "streaming": pairs.streaming,
         "max_words": pairs.max_words,
         "temperature": pairs.temperature,
@@ -215,6 +218,7 @@ def main(arguments: Sequence[str]) -> None:
         "processes": args.world_size,
         "machine": _machine(args.device),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "weights": weights_hash(args.output_dir),
         "arguments": {name: getattr(args, name) for name in RECIPE},
     }
     write_json(Path(args.output_dir) / "results.json", results, indent=2)
@@ -256,6 +260,10 @@ def _measure_start(trainer: OpticalDistillationTrainer, questions: Sequence[Ques
             row["english"] = trainer.evaluate_retrieval(each.english, trainer.teacher)
         languages[each.language] = row
     return languages
+
+
+def _retention_pairs(train: Dataset | IterableDataset | None) -> int | None:
+    return train["language"][:].count("en") if isinstance(train, Dataset) else None
 
 
 def _machine(device: torch.device) -> str:

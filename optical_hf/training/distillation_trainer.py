@@ -33,7 +33,7 @@ from .distillation_args import OpticalTrainingArguments
 from .distillation_collator import DistillationCollator
 from .epoch_sampler import EpochSampler
 from .freezing import freeze, set_dropout
-from .hub_pushes import push_checkpoint
+from .hub_pushes import push_checkpoint, remove_stale_pushes
 
 _SENTENCES_WITH_TOKENS = 256  # the mean token vector hardly moves with more, and MaxSim gets slow
 
@@ -314,6 +314,7 @@ class OpticalDistillationTrainer(Trainer):
             trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
             per_checkpoint = 0 if self.args.save_strategy == "no" else weights + 2 * trained  # and Adam's two moments
             assert self.args.output_dir is not None  # its __post_init__ has a default
+            remove_stale_pushes(self.args.output_dir)
             check_writable(self.args.output_dir, weights + kept * per_checkpoint)
         return super().train(*args, **kwargs)
 
