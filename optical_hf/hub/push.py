@@ -124,8 +124,11 @@ def push_model(
         if all((source / name).is_file() for name in weight_files(source)):
             weights = weights_hash(source)
             if weights == weights_hash(folder):
-                check_measured(source, card_files(source), weights)
-                for name in card_files(source):
+                cards = card_files(source)
+                check_private(source, cards, options.get("token"))
+                check_whole(source, cards)
+                check_measured(source, cards, weights)
+                for name in cards:
                     (Path(folder) / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(source / name, Path(folder) / name)
         return push_student(folder, repo_id, **options)

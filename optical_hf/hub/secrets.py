@@ -72,7 +72,7 @@ _TOKENS = [
     ("a private key", "AGE-SECRET-KEY-", re.compile(r"AGE-SECRET-KEY-1[A-Z0-9]{50,}")),
     ("a JSON Web Token", "eyJ", re.compile(r"eyJ[\w-]{12,}\.eyJ[\w-]{12,}\.[\w-]{16,}")),
     ("an address with a password", "://", re.compile(r"://[^\s/:@\"'`<>]*:[^\s/:@\"'`<>{}$*]{3,}@")),
-    ("a bot's token of Telegram", ":AA", re.compile(r"(?<!\d)\d{8,10}:AA[\w-]{33}")),
+    ("a token of Telegram", ":AA", re.compile(r"(?<!\d)\d{8,10}:AA[\w-]{33}")),
     ("a secret key of AWS", "", re.compile(r"[Ss](?i:ecret_?access_?key)\W{1,5}[A-Za-z0-9/+]{40}(?![\w/+])")),
 ]
 

@@ -63,7 +63,7 @@ def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, li
     >>> write_card("yoruba-student", repo_id="someone/yoruba-student", license="mit")
     ```
     """
-    folder = Path(folder).resolve()
+    folder = _student(folder)
     card, entries = _render(folder, repo_id or folder.name, repo_id, license)
     if entries:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
@@ -84,15 +84,14 @@ def name_card(folder: str | os.PathLike[str], repo_id: str) -> None:
     Raises:
         FileNotFoundError, ValueError: as [`write_card`].
     """
-    folder = Path(folder).resolve()
+    folder = _student(folder)
     card = folder / "README.md"
     if card.is_file():
         text = card.read_text(encoding="utf-8", errors="replace")
         name = re.search(r'AutoModel\.from_pretrained\("([^"]+)"', text)
         if name is None or text != _render(folder, name[1], None, None)[0]:
-            logger.warning(
-                "%s was edited, or written by another version: it stays as it is, without the name %s.", card, repo_id
-            )
+            if repo_id not in text:
+                logger.warning("%s was edited, or is of another version: it stays without the name %s.", card, repo_id)
             return
     write_card(folder, repo_id=repo_id)
 
@@ -128,12 +127,17 @@ def count_pairs(
     return pairs
 
 
-def _render(folder: Path, name: str, repo_id: str | None, license: str | None) -> tuple[str, str]:
-    """The card, and the file of evaluation results if there are any."""
+def _student(folder: str | os.PathLike[str]) -> Path:
+    folder = Path(folder).resolve()
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is not the folder of a saved student.")
     if (kind := _read(folder / "config.json").get("model_type")) != OpticalConfig.model_type:
         raise ValueError(f"{folder} holds a model of type {kind!r}, which is no student.")
+    return folder
+
+
+def _render(folder: Path, name: str, repo_id: str | None, license: str | None) -> tuple[str, str]:
+    """The card, and the file of evaluation results if there are any."""
     results = _read(folder / "results.json") if (folder / "results.json").is_file() else {}
     try:
         card = _card(folder, results, name, repo_id, license)

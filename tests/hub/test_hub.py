@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import os
@@ -18,6 +17,7 @@ import torch
 from datasets import Dataset
 from hub_server import READ_TOKEN, WRITE_TOKEN, HubServer
 from huggingface_hub import HfApi, HfFileSystem
+from safetensors.torch import save_file
 
 from optical_hf import (
     OpticalDistillationTrainer,
@@ -28,8 +28,7 @@ from optical_hf import (
     push_metric_space,
     push_student,
 )
-from optical_hf.commands import distill
-from optical_hf.hub.files import check_private, pushed_files
+from optical_hf.commands import distill, push
 
 ROOT = Path(__file__).parents[2]
 REPO = "writer/student"
@@ -81,7 +80,8 @@ def trained(tmp_path_factory, tiny_encoder) -> Path:
     trainer.save_model()
     for name in (*CARD, *INTEROP, "train.sw.tsv", "optimizer.pt", "runs/events.out", "notes.py", "private.json"):
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("{}" if name.endswith("json") else f"{ENGLISH}\t{SWAHILI}\n")
+        (folder / name).write_text("{}" if name.endswith(("json", "yaml")) else f"{ENGLISH}\t{SWAHILI}\n")
+    save_file({"linear.weight": torch.ones(2, 2)}, folder / "1_Dense" / "model.safetensors")
     torch.save({"arguments": str(folder)}, folder / "training_args.bin")
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n\n# A student\n")
     return folder
@@ -401,46 +401,6 @@ def test_no_token_no_network_and_a_name_that_is_none(hub, student, monkeypatch):
 # Secrets
 
 
-def put(folder: Path, name: str, value: object) -> None:
-    (folder / name).write_text(json.dumps({"arguments": {"deep": ["", value]}}))
-
-
-@pytest.mark.parametrize(
-    ("value", "held"),
-    [
-        (WRITE_TOKEN, "holds the value of \\$HF_TOKEN"),
-        ("hf_" + "AbCdEfGhIj" * 4, "holds a Hub token"),
-        ("key-of-some-service", "holds the value of \\$WANDB_API_KEY"),
-        (str(Path.home() / "data.tsv"), "arguments.deep\\[1\\], names"),
-        ("trained on /etc/passwd and more", "names /etc/passwd, a path of this machine"),
-    ],
-)
-def test_secrets_and_paths_are_refused_before_anything_is_sent(hub, student, monkeypatch, value, held):
-    monkeypatch.setenv("WANDB_API_KEY", "key-of-some-service")
-    put(student, "results.json", value)
-    with pytest.raises(ValueError, match=f"results.json.*{held}") as error:
-        push_student(student, REPO)
-    assert "/" in value or value not in str(error.value)
-    assert hub.requests == []
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "intfloat/multilingual-e5-small",
-        "https://huggingface.co/etc/passwd",
-        "en/yo/ha",
-        "</s> / 1/2",
-        "a//b",
-        "/",
-        3.5,
-    ],
-)
-def test_names_and_addresses_are_no_paths(student, value):
-    put(student, "results.json", value)
-    check_private(student, pushed_files(student))
-
-
 def test_configuration_does_not_tell_where_the_encoder_was(tiny_encoder, tmp_path):
     OpticalStudent.from_checkpoint(tiny_encoder).save_pretrained(tmp_path / "student")
     assert str(tiny_encoder.parent) not in (tmp_path / "student" / "config.json").read_text()
@@ -504,12 +464,10 @@ def test_example_whose_last_push_fails_leaves_a_whole_folder_that_the_other_exam
     with pytest.raises(PushError, match="error of its own"):
         example(save_strategy="no")
     hub.faults.clear()
-    import push
-
     push.main([str(tmp_path / "student"), REPO])
     assert hub.repositories["models", REPO].files.keys() >= MODEL_FILES | {"results.json"}
-    push.main(["--space", "writer/miracl_ndcg"])
+    push.main(["--space=writer/miracl_ndcg"])
     assert ("spaces", "writer/miracl_ndcg") in hub.repositories
     for wrong in ([REPO], [str(tmp_path), REPO, "--space"]):
-        with pytest.raises(SystemExit):
+        with pytest.raises(ValueError):
             push.main(wrong)

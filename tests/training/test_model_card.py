@@ -313,7 +313,7 @@ def test_name_on_the_hub_is_written_unless_the_card_was_edited(student, caplog):
     card.write_text(local + "\nEdited.\n")
     name_card(student, "someone/else")
     assert card.read_text() == local + "\nEdited.\n"
-    assert "was edited, or written by another version: it stays as it is, without the name someone/else" in caplog.text
+    assert "was edited, or is of another version: it stays without the name someone/else" in caplog.text
     card.unlink()
     name_card(student, "someone/else")
     assert '"someone/else"' in card.read_text()
@@ -386,7 +386,11 @@ def test_broken_results_leave_the_card_that_is_there(student, text):
 def test_folder_that_is_no_student(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no config.json"):
         write_card(tmp_path)
-    for text, message in (("[]", "a list, not an object"), ("{", "no JSON"), ('{"model_type": "bert"}', "type 'bert'")):
+    for text, message in (
+        ("[]", "a list, not an object"),
+        ("{", "no JSON"),
+        ('{"model_type": "bert"}', "type 'bert'"),
+    ):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}.*{message}"):
             write_card(tmp_path)
