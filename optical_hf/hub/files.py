@@ -151,10 +151,11 @@ def _check_own(root: Path, names: Iterable[str]) -> None:
     blobs = top.parents[1] / "blobs" if top.parent.name == "snapshots" else None
     for name in names:
         path = (root / name).resolve()
-        if path != top / name and path.parent != blobs:
+        if (path != top / name and path.parent != blobs) or not path.is_file():
+            leads = f": a link leads to {path}" if path != top / name else ""
             raise ValueError(
-                f"{root / name} is not a file of this folder: a link leads to {path}. Nothing was pushed: put a copy "
-                "in its place, or take it out."
+                f"{root / name} is not a file of this folder{leads}. Nothing was pushed: put a copy in its place, or "
+                "take it out."
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ from optical_hf import (
     push_student,
 )
 from optical_hf.commands import distill, push
+from optical_hf.hub.weights import weights_hash
 
 ROOT = Path(__file__).parents[2]
 REPO = "writer/student"
@@ -457,6 +459,28 @@ def test_nothing_secret_is_ever_pushed(hub, example, tiny_encoder, tmp_path, mon
             assert secret.encode() not in content, (where, secret)
     names = {name for one in hub.repositories.values() for name in one.files}
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".tsv", "trainer_state.json"))]
+
+
+@pytest.mark.parametrize("killed_at", ["write_json", "write_card"])
+def test_second_training_into_a_folder_that_is_killed_is_not_pushed(hub, example, tmp_path, monkeypatch, killed_at):
+    folder = tmp_path / "student"
+    example(push_to_hub="false", save_strategy="no")
+    first = json.loads((folder / "results.json").read_text())["weights"]
+    push_student(folder, REPO)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(distill, killed_at, killed)
+        example(push_to_hub="false", save_strategy="no", learning_rate=1e-2)
+    commits = list(hub.repositories["models", REPO].messages)
+    with pytest.raises(ValueError, match="was written of other weights than those that lie there now"):
+        push_student(folder, REPO)
+    assert weights_hash(folder) != first and hub.repositories["models", REPO].messages == commits
+    example(push_to_hub="false", save_strategy="no", learning_rate=1e-2)  # to its end, as the error says
+    push_student(folder, REPO)
+    assert len(hub.repositories["models", REPO].messages) == len(commits) + 1
 
 
 def test_example_whose_last_push_fails_leaves_a_whole_folder_that_the_other_example_pushes(hub, example, tmp_path):

@@ -68,6 +68,13 @@ def test_linked_folders_and_links_to_other_files_of_the_folder_are_refused(stude
         pushed_files(student)
 
 
+def test_what_is_no_file_at_all_is_refused(student):
+    (student / "README.md").unlink()
+    os.mkfifo(student / "README.md")
+    with pytest.raises(ValueError, match=r"README.md is not a file of this folder\. Nothing was pushed"):
+        pushed_files(student)
+
+
 def test_card_behind_a_link_does_not_travel_with_its_model(hub, student, tmp_path):
     (tmp_path / "notes.md").write_text("private notes")
     (student / "README.md").unlink()

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from datasets import Dataset
 from hub_server import WRITE_TOKEN
+from huggingface_hub import HfApi
 
 from optical_hf import OpticalDistillationTrainer, OpticalStudent, OpticalTeacher, OpticalTrainingArguments
 from optical_hf.training.hub_pushes import push_checkpoint, remove_stale_pushes
@@ -50,9 +51,6 @@ def test_checkpoint_is_pushed_without_card_and_results(hub, student):
         for folder in (student, student.parent):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text("{}")
-    hub.repositories.clear()
-    from huggingface_hub import HfApi
-
     HfApi(token=WRITE_TOKEN).create_repo(REPO)
     push_checkpoint(str(student), REPO, arguments(student.parent), "A checkpoint").result()
     files = hub.repositories["models", REPO].files
