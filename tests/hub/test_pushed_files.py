@@ -109,7 +109,13 @@ def test_a_linked_folder_itself_and_a_snapshot_of_the_hubs_cache_are_pushed(hub,
     push_student(snapshot, "writer/cached")
     pushed = hub.repositories["models", "writer/cached"].files
     assert {name: pushed[name] for name in files} == {name: (student / name).read_bytes() for name in files}
-    # A blob that leads on to elsewhere is no blob.
+    # Neither blobs of another repository nor what a blob leads on to are the snapshot's.
+    (tmp_path / "blobs").mkdir()
+    shutil.copy(student / "README.md", tmp_path / "blobs")
+    (snapshot / "results.json").symlink_to(tmp_path / "blobs" / "README.md")
+    with pytest.raises(ValueError, match="results.json is not a file of this folder"):
+        pushed_files(snapshot)
+    (snapshot / "results.json").unlink()
     blob = repository / "blobs" / str(files.index("README.md"))
     blob.unlink()
     blob.symlink_to(student / "README.md")
