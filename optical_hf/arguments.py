@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
@@ -68,9 +69,9 @@ class ArgumentReader(HfArgumentParser):
         if "--help" in words or "-h" in words:
             self.print_help()
             raise SystemExit
-        for number, name in enumerate(self.positionals):
-            if len(words) > number and not words[number].startswith("-"):
-                words[number] = f"--{name}={words[number]}"
+        first = list(takewhile(lambda word: not word.startswith("-"), words))
+        for number, (name, word) in enumerate(zip(self.positionals, first, strict=False)):
+            words[number] = f"--{name}={word}"
         given = self._given(words)
         if self.has_config and (path := given.pop("config", None)) is not None:
             given = self.values(read_yaml(path), where=f"{path}: ") | given

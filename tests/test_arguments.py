@@ -42,6 +42,7 @@ def test_the_command_line_replaces_the_file_and_the_file_the_defaults(reader, tm
 def test_names_with_dashes_places_and_switches(reader):
     assert reader.read(["out", "--query-prefix=q: ", "--no_wide"]) == [Given("out", query_prefix="q: ", wide=False)]
     assert reader.read(["--folder", "out", "--wide", "no", "--query_prefix", ""]) == [Given("out", [], "", 3, False)]
+    assert reader.read(["--count", "7", "--folder", "out"]) == [Given("out", count=7)]
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,13 @@ from ..data.bitext import load_bitext, parse_bitext_arguments
 from ..data.bitext_sampling import balance_languages, hold_out
 from ..evaluation.gains import LanguageQuestions, format_table, load_questions, parse_language_arguments
 from ..files import write_json
+from ..hub.weights import weights_hash
 from ..launching import check_world_size, check_writable, run, start_logging, writing
 from ..models.modeling_optical import OpticalStudent, OpticalTeacher
 from ..quickstart import quickstart_arguments, quickstart_model
 from ..training.distillation_args import OpticalTrainingArguments
 from ..training.distillation_trainer import OpticalDistillationTrainer
-from ..training.model_card import write_card
+from ..training.model_card import count_pairs, write_card
 from ..training.provenance import checkpoint_origin, source_names
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class BitextArguments:
     def load(
         self, sources: Mapping[str, Sequence[str]], seed: int
     ) -> tuple[Dataset | IterableDataset, Dataset, dict[str, dict[str, int]]]:
-        """Load the pairs to train on, those that are held out, and the counts of what was read."""
+        """Load the pairs to train on (not balanced yet, but for a stream), those held out, and the counts."""
         if self.held_out < 1:
             raise ValueError(f"--held_out is {self.held_out}; hold out at least 1 pair of each language.")
         if not self.streaming:
@@ -124,7 +125,7 @@ class BitextArguments:
                         "smaller number to train on more.",
                         self.held_out, count["kept"], language, count["kept"] - self.held_out,
                     )  # fmt: skip
-            return balance_languages(train, self.temperature, seed=seed), held_out, bitext.counts
+            return train, held_out, bitext.counts
         bitext = load_bitext(
             sources, max_words=self.max_words, temperature=self.temperature, seed=seed, streaming=True
         )
@@ -188,13 +189,14 @@ def distil(
             "none of them has --topics."
         )
     train, held_out, counts = pairs.load(sources, args.seed)
+    balanced = train if pairs.streaming else balance_languages(train, pairs.temperature, seed=args.seed)
     teacher, student = models.load()
     origin = _origin(models, teacher, sources)  # written down before the training, which may take days
     trainer = OpticalDistillationTrainer(
         student,
         teacher,
         args,
-        train,
+        balanced,
         held_out,
         loss=models.loss,
         languages=list(sources),
@@ -219,7 +221,8 @@ def distil(
         "loss": models.loss,
         "seed": args.seed,
         "steps": trainer.state.global_step,
-        "bitext": counts,
+        "bitext": count_pairs(counts, held_out, train, balanced),
+        "retention_pairs": _retention_pairs(trainer.train_dataset),
         "streaming": pairs.streaming,
         "max_words": pairs.max_words,
         "temperature": pairs.temperature,
@@ -234,6 +237,7 @@ def distil(
         "processes": args.world_size,
         "machine": _machine(args.device),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "weights": weights_hash(folder),
         "arguments": {name: getattr(args, name) for name in RECIPE}
         | {kind: trainer.accelerator.mixed_precision == kind for kind in ("bf16", "fp16")},  # the launcher's, too
     }
@@ -278,6 +282,10 @@ def _measure_start(
             row["english"] = trainer.evaluate_retrieval(each.english, trainer.teacher)
         languages[each.language] = row
     return languages
+
+
+def _retention_pairs(train: Dataset | IterableDataset | None) -> int | None:
+    return train["language"][:].count("en") if isinstance(train, Dataset) else None
 
 
 def _machine(device: torch.device) -> str:

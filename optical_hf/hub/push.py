@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import shutil
 import tempfile
@@ -16,7 +15,9 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from transformers import PreTrainedModel
 
 from ..metrics import MIRACL_NDCG
-from .files import card_files, check_private, is_model_file, pushed_files
+from .files import card_files, check_whole, is_card_file, is_model_file, pushed_files, weight_files
+from .secrets import check_private
+from .weights import check_measured, named_hashes, weights_hash
 
 _SPACE_FILES = ("README.md", "app.py", "miracl_ndcg.py", "requirements.txt")
 
@@ -37,8 +38,9 @@ def push_student(
     """Push a student's folder to the Hub, in one commit: either all of it is there afterwards, or nothing of it.
 
     What lands are weights, configuration, tokenizer, code, the files of sentence-transformers and PyLate, and the card
-    with its results: see [`pushed_files`]. What an earlier student left there to load from, such as weights, and this
-    one has not, is deleted, lest it be loaded in place of its own. What is there already is not sent again.
+    with its results: see [`pushed_files`]. What an earlier student left there, and this one has not, is deleted if it
+    would be taken for this one's: weights and what else is loaded, and a card or results that name other weights. What
+    is there already is not sent again.
 
     Args:
         folder (`str` or `Path`):
@@ -59,7 +61,8 @@ def push_student(
 
     Raises:
         FileNotFoundError: if the folder holds no whole student.
-        ValueError: if a file holds a secret or a path of this machine.
+        ValueError: if a file is a link out of the folder, is cut or broken, or holds a secret or a path of this
+            machine; if card or results are of other weights than those in the folder.
         PushError: if there is no token, it lacks the rights, or the Hub cannot be reached or refuses; as well if
             `private` is set and the repository is public.
 
@@ -72,7 +75,10 @@ def push_student(
     """
     files = pushed_files(folder)
     check_private(folder, files, token)
-    return _push(Path(folder), files, repo_id, "model", private, revision, token, commit_message)
+    check_whole(folder, files)
+    weights = weights_hash(folder)
+    check_measured(folder, files, weights)
+    return _push(Path(folder), files, repo_id, "model", private, revision, token, commit_message, weights)
 
 
 def push_metric_space(
@@ -114,12 +120,17 @@ def push_model(
     """
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder, max_shard_size=max_shard_size)
-        source, weights = Path(model.config.name_or_path or ""), Path(folder) / "model.safetensors"
-        loaded = source / weights.name
-        if loaded.is_file() and weights.is_file() and filecmp.cmp(loaded, weights, shallow=False):
-            for name in card_files(source):
-                (Path(folder) / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(source / name, Path(folder) / name)
+        source = Path(model.config.name_or_path or "")
+        if all((source / name).is_file() for name in weight_files(source)):
+            weights = weights_hash(source)
+            if weights == weights_hash(folder):
+                cards = card_files(source)
+                check_private(source, cards, options.get("token"))
+                check_whole(source, cards)
+                check_measured(source, cards, weights)
+                for name in cards:
+                    (Path(folder) / name).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(source / name, Path(folder) / name)
         return push_student(folder, repo_id, **options)
 
 
@@ -169,6 +180,7 @@ def _push(
     revision: str | None,
     token: str | None,
     commit_message: str,
+    weights: str | None = None,
 ) -> CommitInfo:
     with _explained(repo_id):
         api = _api(token)
@@ -176,7 +188,11 @@ def _push(
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
         there = api.list_repo_files(repo_id, repo_type=kind, revision=revision)
-        stale = [name for name in there if kind == "model" and is_model_file(name) and name not in files]
+        others = [name for name in there if kind == "model" and name not in files]
+        stale = [name for name in others if is_model_file(name)]
+        for name in filter(is_card_file, others):
+            path = api.hf_hub_download(repo_id, name, revision=revision)
+            stale += [name] if named_hashes(Path(path)) - {weights} else []
         # Not `upload_folder`: with Xet it makes several commits, between which the repository holds half a student.
         return api.create_commit(
             repo_id,

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from datasets import Dataset, IterableDataset
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from jinja2 import UndefinedError
 
 from ..files import write_text
 from ..metrics import NDCG
 from ..models.configuration_optical import OpticalConfig
+
+logger = logging.getLogger(__name__)
 
 TAGS = ("multi-vector", "colbert", "late-interaction", "optical", "cross-lingual")
 EVAL_RESULTS = Path(".eval_results") / "optical_hf.yaml"
@@ -49,7 +54,7 @@ def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, li
 
     Raises:
         FileNotFoundError: if there is no `config.json`.
-        ValueError: if `results.json` is not what a run writes.
+        ValueError: if `config.json` is not a student's, or `results.json` not what a run writes.
 
     Example:
 
@@ -58,22 +63,14 @@ def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, li
     >>> write_card("yoruba-student", repo_id="someone/yoruba-student", license="mit")
     ```
     """
-    folder = Path(folder).resolve()
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json, so it is not the folder of a saved student.")
-    results = _read_results(folder / "results.json")
-    try:
-        card = _render(folder, results, repo_id or folder.name, repo_id, license)
-        entries = _eval_result_entries(results, repo_id)
-    except (KeyError, TypeError, AttributeError, UndefinedError) as error:
-        raise ValueError(f"{folder / 'results.json'} is not as a run writes it: {error!r}.") from error
+    folder = _student(folder)
+    card, entries = _render(folder, repo_id or folder.name, repo_id, license)
     if entries:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
-        written = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
-        write_text(folder / EVAL_RESULTS, written)
+        write_text(folder / EVAL_RESULTS, entries)
     else:
         (folder / EVAL_RESULTS).unlink(missing_ok=True)
-    write_text(folder / "README.md", str(card))
+    write_text(folder / "README.md", card)
     return folder / "README.md"
 
 
@@ -87,31 +84,86 @@ def name_card(folder: str | os.PathLike[str], repo_id: str) -> None:
     Raises:
         FileNotFoundError, ValueError: as [`write_card`].
     """
-    folder = Path(folder).resolve()
+    folder = _student(folder)
     card = folder / "README.md"
     if card.is_file():
-        text = card.read_text(encoding="utf-8")
+        text = card.read_text(encoding="utf-8", errors="replace")
         name = re.search(r'AutoModel\.from_pretrained\("([^"]+)"', text)
-        if name is None or text != str(_render(folder, _read_results(folder / "results.json"), name[1], None, None)):
+        if name is None or text != _render(folder, name[1], None, None)[0]:
+            if repo_id not in text:
+                logger.warning("%s was edited, or is of another version: it stays without the name %s.", card, repo_id)
             return
     write_card(folder, repo_id=repo_id)
 
 
-def _read_results(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def count_pairs(
+    counts: Mapping[str, Mapping[str, int]],
+    held_out: Dataset,
+    train: Dataset | IterableDataset,
+    balanced: Dataset | IterableDataset,
+) -> dict[str, dict[str, int]]:
+    """Say what became of each language's pairs, for the `bitext` of `results.json`.
+
+    Args:
+        counts (`Mapping[str, Mapping[str, int]]`): those of [`load_bitext`], by language: `kept` and the dropped.
+        held_out (`Dataset`): the held-out part of [`hold_out`].
+        train (`Dataset` or `IterableDataset`): the other part.
+        balanced (`Dataset` or `IterableDataset`): what [`balance_languages`] made of that.
+
+    Returns:
+        `dict[str, dict[str, int]]`: `counts`, with `held_out`; and but for a stream `left_out` (for an English
+        sentence that is held out), `passed_over` (by the balance), `trained` (different pairs to train on), and
+        `drawn` (times that these come in a pass).
+    """
+    held = Counter(held_out["language"][:])
+    pairs = {language: {**count, "held_out": held[language]} for language, count in counts.items()}
+    if isinstance(train, Dataset) and isinstance(balanced, Dataset):
+        left, drawn = Counter(train["language"][:]), Counter(balanced["language"][:])
+        for language, count in pairs.items():
+            count["left_out"] = count["kept"] - held[language] - left[language]
+            count["trained"] = min(left[language], drawn[language])  # no pair comes twice before all came once
+            count["passed_over"] = left[language] - count["trained"]
+            count["drawn"] = drawn[language]
+    return pairs
+
+
+def _student(folder: str | os.PathLike[str]) -> Path:
+    folder = Path(folder).resolve()
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is not the folder of a saved student.")
+    if (kind := _read(folder / "config.json").get("model_type")) != OpticalConfig.model_type:
+        raise ValueError(f"{folder} holds a model of type {kind!r}, which is no student.")
+    return folder
+
+
+def _render(folder: Path, name: str, repo_id: str | None, license: str | None) -> tuple[str, str]:
+    """The card, and the file of evaluation results if there are any."""
+    results = _read(folder / "results.json") if (folder / "results.json").is_file() else {}
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        card = _card(folder, results, name, repo_id, license)
+        entries = eval_result_entries_to_yaml(_eval_result_entries(results, repo_id))
+    except (KeyError, TypeError, AttributeError, UndefinedError) as error:
+        raise ValueError(f"{folder / 'results.json'} is not as a run writes it: {error!r}.") from error
+    weights = f"# The weights these were measured on: {results['weights']}\n" if "weights" in results else ""
+    return str(card), weights + yaml.safe_dump(entries, sort_keys=False, allow_unicode=True) if entries else ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(results, dict):
-        raise ValueError(f"{path} is not as a run writes it: a {type(results).__name__}, not an object.")
-    return results
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not as a run writes it: a {type(value).__name__}, not an object.")
+    return value
 
 
-def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | None, license: str | None) -> ModelCard:
+def _card(folder: Path, results: dict[str, Any], name: str, repo_id: str | None, license: str | None) -> ModelCard:
     config = OpticalConfig.from_pretrained(folder)
     evaluated, bitext = results.get("languages") or {}, results.get("bitext") or {}
+    if results.get("held_out_pairs"):  # version 0.1.0 did not count them by language
+        bitext = {language: {"held_out": results["held_out_pairs"], **count} for language, count in bitext.items()}
+    counted = set.intersection(*map(set, bitext.values())) if bitext else set()
     arguments = results.get("arguments") or {}
     sentence_transformers = (folder / "modules.json").is_file()
     sources = [one for many in (results.get("bitext_sources") or {}).values() for one in many]
@@ -139,6 +191,8 @@ def _render(folder: Path, results: dict[str, Any], name: str, repo_id: str | Non
         arguments=arguments,
         config=config,
         seen=list(bitext),
+        bitext=bitext,
+        total={name: sum(count[name] for count in bitext.values()) for name in counted},
         evaluated=evaluated,
         seen_rows=rows[True],
         unseen_rows=rows[False],

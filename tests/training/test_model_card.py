@@ -13,11 +13,13 @@ from typing import Any
 import huggingface_hub
 import pytest
 import yaml
+from datasets import Dataset
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from optical_hf import OpticalTeacher, maxsim
 from optical_hf.commands import distill
-from optical_hf.training.model_card import name_card, write_card
+from optical_hf.hub.weights import named_hashes, weights_hash
+from optical_hf.training.model_card import count_pairs, name_card, write_card
 from optical_hf.training.provenance import checkpoint_origin, source_names
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,7 @@ def trained(tmp_path_factory, tiny_encoder) -> Path:
         "output_dir": [folder / "student"],
         "max_steps": [2],
         "per_device_train_batch_size": [2],
+        "retention_share": [1],
         "save_strategy": ["no"],
         "use_cpu": ["true"],
         "report_to": ["none"],
@@ -122,10 +125,16 @@ def test_no_number_is_from_anywhere_else(trained):
     values = [*numbers_in(results), config["query_length"], config["document_length"], 32]  # 32: size of a vector
     known = {f"{value:,}" for value in values} | {f"{value:.3f}" for value in values} | {str(v) for v in values}
     minutes = {f"{results[name] / 60:.1f}" for name in ("training_seconds", "total_seconds")}
-    derived = {"4", "9", "10"}  # 2 steps of 2 pairs, 5 + 4 pairs of bitext, a tenth of the steps
+    derived = {"4", "9", "10"}  # 2 steps of 2 pairs, and held-out ones; 5 + 4 pairs of bitext; a tenth of the steps
     assert [number for number in found if number.rstrip(",") not in known | minutes | derived] == []
     assert len(found) > 40 and minutes | derived <= set(found)
-    assert "Trained for **2 steps of 2 pairs**, at most 4 in all; its bitext has 9 pairs." in text
+    assert "Trained for **2 steps of 2 pairs**, at most 4 in all, repeats included.\n" in text
+    left_out = "left out for sharing an English sentence with those"
+    assert f"Its bitext has 9 pairs: 4 held out, 1 {left_out}, 4 to train on. Added to these by" in text
+    assert f"**`sw`**: 5 pairs after cleaning (2 held out, 1 {left_out}, 2 to train on), from" in text
+    assert "**`yo`**: 4 pairs after cleaning (2 held out, 2 to train on), from" in text
+    assert results["retention_pairs"] == 4 and "English sentences paired with themselves: 4.\n" in text
+    assert f"| weights | `{results['weights']}`, the hash" in text
     assert "warm-up over 10 % of the steps" in text and results["arguments"]["warmup_steps"] == 0.1
     counts = [(language, int(kept)) for language, kept in re.findall(r"\*\*`(\w+)`\*\*: ([\d,]+) pairs", body + text)]
     assert dict(counts) == {"sw": 5, "yo": 4} == {name: count["kept"] for name, count in results["bitext"].items()}
@@ -138,6 +147,51 @@ def test_no_number_is_from_anywhere_else(trained):
         value = results["arguments"][name]
         value = ", ".join(value) if isinstance(value, list) else str(value)
         assert re.findall(rf"[|,] `{name}` ([^,|]+?)(?:,| \|)", text) == [value]
+
+
+def test_what_became_of_the_pairs():
+    def pairs(**counts: int) -> Dataset:
+        return Dataset.from_dict({"language": [name for name, count in counts.items() for _ in range(count)]})
+
+    counts = {"sw": {"kept": 90, "long": 7}, "yo": {"kept": 30, "long": 0}}
+    counted = count_pairs(counts, pairs(sw=5, yo=5), pairs(sw=84, yo=20), pairs(sw=60, yo=44))
+    sw = {"kept": 90, "long": 7, "held_out": 5, "left_out": 1, "trained": 60, "passed_over": 24, "drawn": 60}
+    yo = {"kept": 30, "long": 0, "held_out": 5, "left_out": 5, "trained": 20, "passed_over": 0, "drawn": 44}
+    assert counted == {"sw": sw, "yo": yo}
+    stream = pairs(sw=1).to_iterable_dataset()
+    assert count_pairs(counts, pairs(sw=5), stream, stream)["sw"] == {"kept": 90, "long": 7, "held_out": 5}
+
+
+def test_card_of_balanced_languages_of_a_stream_and_of_version_0_1_0(student):
+    sw = {"kept": 90, "held_out": 5, "left_out": 0, "trained": 60, "passed_over": 25, "drawn": 60}
+    yo = {"kept": 30, "held_out": 5, "left_out": 0, "trained": 25, "passed_over": 0, "drawn": 50}
+    text = change(student, bitext={"sw": sw, "yo": yo}, temperature=3.0, retention_pairs=0)
+    passed_over = "25 passed over by `temperature`"
+    assert f"120 pairs: 10 held out, {passed_over}, 85 to train on, which come 110 times in a pass by" in text
+    assert f"**`sw`**: 90 pairs after cleaning (5 held out, {passed_over}, 60 to train on), from" in text
+    assert "(5 held out, 25 to train on, which come 50 times in a pass by `temperature`), from" in text
+    assert "Added to these" not in text
+    bitext = {"sw": {"kept": 90, "held_out": 5}, "yo": {"kept": 30, "held_out": 5}}
+    text = change(student, bitext=bitext, streaming=True)
+    assert "Its bitext gave 120 pairs: 10 held out." in text
+    assert "**`sw`**: 90 pairs read as a stream (5 held out), from" in text
+    text = change(student, bitext={"sw": {"kept": 90}, "yo": {"kept": 30}}, streaming=False, weights=None)
+    assert "Its bitext has 120 pairs: 4 held out." in text and "blake2b" not in text
+    assert "**`sw`**: 90 pairs after cleaning (2 held out), from" in text
+
+
+def test_the_first_code_is_the_measured_use(trained):
+    first, *others = re.findall(r"```python\n(.*?)```", (trained / "README.md").read_text(), re.DOTALL)
+    assert first.count("model.encode([") == first.count('role="query"') == 2
+    assert first.count("teacher.encode([") == first.count('role="document"') == 2
+    assert len(others) == 2 and not any("teacher" in code for code in others)
+
+
+def test_card_and_results_name_the_weights(trained):
+    weights = weights_hash(trained)
+    assert results_of(trained)["weights"] == weights
+    for name in ("README.md", ".eval_results/optical_hf.yaml"):
+        assert named_hashes(trained / name) == {weights}
 
 
 def test_other_amounts_of_training(student):
@@ -250,7 +304,7 @@ def test_the_code_of_the_card_runs(student, tiny_encoder, monkeypatch):
     assert found["scores"].tolist() == maxsim(found["queries"], passages).tolist()
 
 
-def test_name_on_the_hub_is_written_unless_the_card_was_edited(student):
+def test_name_on_the_hub_is_written_unless_the_card_was_edited(student, caplog):
     card = student / "README.md"
     local = card.read_text()
     assert '"someone/named"' not in local and '("student"' in local
@@ -259,6 +313,7 @@ def test_name_on_the_hub_is_written_unless_the_card_was_edited(student):
     card.write_text(local + "\nEdited.\n")
     name_card(student, "someone/else")
     assert card.read_text() == local + "\nEdited.\n"
+    assert "was edited, or is of another version: it stays without the name someone/else" in caplog.text
     card.unlink()
     name_card(student, "someone/else")
     assert '"someone/else"' in card.read_text()
@@ -321,8 +376,9 @@ def test_other_losses_bf16_and_a_chosen_checkpoint(student):
 def test_broken_results_leave_the_card_that_is_there(student, text):
     before = (student / "README.md").read_text()
     (student / "results.json").write_text(text)
-    with pytest.raises(ValueError, match=re.escape(str(student / "results.json"))):
-        write_card(student)
+    for write in (write_card, lambda folder: name_card(folder, "someone/named")):
+        with pytest.raises(ValueError, match=re.escape(str(student / "results.json"))):
+            write(student)
     assert (student / "README.md").read_text() == before
     assert (student / ".eval_results" / "optical_hf.yaml").exists()
 
@@ -330,6 +386,14 @@ def test_broken_results_leave_the_card_that_is_there(student, text):
 def test_folder_that_is_no_student(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no config.json"):
         write_card(tmp_path)
+    for text, message in (
+        ("[]", "a list, not an object"),
+        ("{", "no JSON"),
+        ('{"model_type": "bert"}', "type 'bert'"),
+    ):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}.*{message}"):
+            write_card(tmp_path)
 
 
 def test_names_without_paths(tmp_path, monkeypatch):
