@@ -351,7 +351,7 @@ class OpticalDistillationTrainer(Trainer):
         folder = Path(output_dir or str(self.args.output_dir))
         # A pickle that holds paths and names of this machine, which nothing reads back.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
+        if folder.name.startswith(PREFIX_CHECKPOINT_DIR) and self.args.should_save:
             write_settings(folder, self.settings)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
