@@ -169,6 +169,8 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}"
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.required:
+            return f"{action.help} Needed."
         if action.default in (None, "", []) or action.default is dataclasses.MISSING:
             return action.help
         return super()._get_help_string(action)

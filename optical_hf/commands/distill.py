@@ -66,7 +66,7 @@ class DistilledModels:
     """What is distilled."""
 
     teacher: str | None = field(
-        default=None, metadata={"help": "Encoder or retriever, a folder or a Hub name; else the quickstart's model."}
+        default=None, metadata={"help": "Encoder or retriever, a folder or a Hub name; else multilingual-e5-small."}
     )
     student: str | None = field(default=None, metadata={"help": "What the student starts from; else the teacher."})
     query_prefix: str | None = field(default=None, metadata={"help": "Put before queries; else the checkpoint's own."})
@@ -180,6 +180,8 @@ def distil(
     set_seed(args.seed)
     started = time.time()
     folder = Path(str(args.output_dir))
+    if (folder / "config.json").exists() and args.process_index == 0:
+        logger.warning("%s holds a student already, which the new one will replace.", folder)
 
     sources = parse_bitext_arguments(pairs.bitext)
     questions = asked.load(seen=list(sources))
@@ -249,7 +251,7 @@ def distil(
         f"\nThe student is in {args.output_dir}. Load it with\n"
         "    import optical_hf\n    from transformers import AutoModel\n"
         f"    student = AutoModel.from_pretrained({args.output_dir!r})\n"
-        '    vectors = student.encode(["..."], role="query")'
+        '    vectors = student.encode_tokens(["..."], role="query")'
     )
     if args.push_to_hub:
         trainer.push_output("End of training")

@@ -120,7 +120,7 @@ def hold_out(dataset: Dataset, size: int, seed: int = 0) -> tuple[Dataset, Datas
             "English sentences; hold out fewer."
         )
     logger.info(
-        "Held out %d pairs, %d left to train on, %d with a held-out English sentence left out.",
+        "Held out %d pairs, %d left to train on, %d left out since their English is held out.",
         len(held_out), len(train), len(dataset) - len(held_out) - len(train),
     )  # fmt: skip
     return dataset.select(train), dataset.select(sorted(held_out))

@@ -29,7 +29,7 @@ class OpticalTrainingArguments(TrainingArguments):
             Roles in which pairs are encoded: `"query"`, `"document"`, or both, in which case they alternate.
         concatenation (`int`, *optional*, defaults to 1):
             The most pairs of a language, in the order of the bitext, that are joined into one longer pair: see
-            [`augmentation.with_concatenation`]. Texts longer than the role's length are cut, and the two sides not at
+            [`with_concatenation`]. Texts longer than the role's length are cut, and the two sides not at
             the same place: `roles=["document"]`, whose length is larger, suits it.
         retention_share (`float`, *optional*, defaults to 0.25):
             English sentences added as pairs with themselves, as a share of the bitext, so that the student goes on

@@ -122,7 +122,7 @@ class OpticalDistillationTrainer(Trainer):
             raise ValueError(
                 f"The teacher's vectors have {teacher.config.output_dim} dimensions, the student's "
                 f"{student.config.output_dim}: give the student a projection, with `projection_dim="
-                f"{teacher.config.output_dim}` in OpticalStudent.from_checkpoint (--projection_dim in the example)."
+                f"{teacher.config.output_dim}` in OpticalStudent.from_checkpoint, or --projection_dim."
             )
         if args.should_save:
             check_writable(args.output_dir or "", 0)

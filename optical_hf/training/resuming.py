@@ -83,6 +83,9 @@ def check_checkpoint(folder: str | os.PathLike[str]) -> None:
     path = Path(folder) / TRAINER_STATE_NAME  # written last
     try:
         json.loads(path.read_text(encoding="utf-8"))["global_step"]
+        path = Path(folder) / SETTINGS_FILE
+        if path.exists():
+            dict(json.loads(path.read_text(encoding="utf-8")))
         for path in sorted(Path(folder).glob("*.safetensors")):
             with safe_open(path, framework="pt"):
                 pass

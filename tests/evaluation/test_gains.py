@@ -76,7 +76,7 @@ def test_table():
         },
     }
     assert format_table(languages).splitlines() == [
-        "nDCG@10, MaxSim / pooled",
+        "nDCG@10, MaxSim / pooled; closed: the gain as a share of the gap to English",
         "                      queries  zero-shot      student        English        closed",
         "seen in distillation",
         "  yo                  10       0.500 / 0.400  0.600 / 0.550  0.900 / 0.800  +25%",
