@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import math
 
 import evaluate
@@ -184,6 +187,23 @@ def test_a_bad_number_in_a_file(name, line, message, tmp_path):
     (tmp_path / name).write_text(f"{good}\n{line}\n")
     with pytest.raises(ValueError, match=f"{name}, line 2: {message}"):
         (read_qrels if name == "qrels" else read_run)(tmp_path / name)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["qrels.tsv", "qrels.gz"])
+def test_files_are_read_as_their_first_bytes_tell(compress, name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(compress("\ufeffq 0 a 1\n\ufeffr 0 b -2\r\n".encode()))  # two files, joined
+    assert read_qrels(path) == {"q": {"a": 1}, "r": {"b": -2}}
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_file_that_is_cut_off_is_named(compress, tmp_path):
+    whole = compress("".join(f"q{number} 0 d{number % 7} 1\n" for number in range(3000)).encode())
+    for length in (len(whole) - 1, len(whole) // 2, 10):
+        (tmp_path / "qrels").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"qrels, after line \d+: cut off or damaged"):
+            read_qrels(tmp_path / "qrels")
 
 
 ROW = {"query_id": "q", "docids": ["a"], "scores": [1.0]}

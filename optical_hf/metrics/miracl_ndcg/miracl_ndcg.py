@@ -5,12 +5,15 @@ This file is also pushed to a Space as it is, so it imports nothing of the packa
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import logging
+import lzma
 import math
 import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import datasets
@@ -28,6 +31,7 @@ DEPTH = 100  # trec_eval -M 100
 # trec_eval takes memory and time for every grade up to a query's highest, used or not. TREC's grades end at 4, others'
 # at 100; what is far above is no grade, but a time or an id in the wrong column.
 MAX_RELEVANCE = 1000
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _TREC_NAMES = {"ndcg": "ndcg_cut", "recall": "recall"}
 
 _DESCRIPTION = """
@@ -353,7 +357,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     """Read a TREC run file (`qid Q0 docid rank score tag`; the rank is not used, as in trec_eval).
 
     Args:
-        path (`str` or `Path`): the file, plain or `.gz`.
+        path (`str` or `Path`): the file, plain or compressed by gzip, bzip2 or xz.
 
     Returns:
         `dict[str, dict[str, float]]`: scores by query id and document id.
@@ -368,7 +372,7 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     """Read a TREC qrels file (`qid Q0 docid relevance`, separated by tabs or spaces).
 
     Args:
-        path (`str` or `Path`): the file, plain or `.gz`.
+        path (`str` or `Path`): the file, plain or compressed by gzip, bzip2 or xz.
 
     Returns:
         `dict[str, dict[str, int]]`: relevances by query id and document id.
@@ -403,19 +407,25 @@ def _read_trec(
 
 
 def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Iterate lazily over the lines of a UTF-8 file, plain or `.gz`, that are not blank, with their numbers from 1.
+    """Iterate lazily over the lines of a UTF-8 file that are not blank, with their numbers from 1.
+
+    Args:
+        path (`str` or `Path`): the file, plain or compressed by gzip, bzip2 or xz, whatever its name is.
 
     Raises:
-        ValueError: if the file is not UTF-8, or is a `.gz` that is cut off or damaged.
+        ValueError: if the file is not UTF-8, or is cut off or damaged.
     """
     number = 0
-    with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                if text.strip():
-                    yield number, text
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start}).") from None
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path}, after line {number}: cut off or no gzip file ({error}).") from None
+    with open(path, "rb") as raw:
+        opener = next((opener for start, opener in _OPENERS.items() if raw.peek(6).startswith(start)), None)
+        with opener(raw, "rb") if opener else nullcontext(raw) as file:
+            try:
+                for number, line in enumerate(file, start=1):
+                    # Files that were joined have a byte order mark in the middle too.
+                    text = line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
+                    if text.strip():
+                        yield number, text
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start}).") from None
+            except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+                raise ValueError(f"{path}, after line {number}: cut off or damaged ({error}).") from None
