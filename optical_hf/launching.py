@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
+import platform
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import torch
 from accelerate import PartialState
-from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 from accelerate.commands.launch import launch_command_parser
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+LOCK = ".optical-hf.lock"
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
@@ -26,11 +35,56 @@ def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> N
         command (`Callable`): its `main`, which takes the command line.
         arguments (`Sequence[str]`): the command line.
     """
+    end_with_launcher()
     try:
         command(arguments)
-    except (ValueError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, FloatingPointError, SafetensorError) as error:
         sys.exit(f"error: {error}")
     end_processes()
+
+
+def end_with_launcher() -> None:
+    """End this process when the `accelerate launch` that started it is killed, which would leave it writing alone.
+
+    On Linux only; elsewhere, and where no launcher started this process, nothing happens.
+    """
+    launcher = _launcher()
+    if launcher is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher.pid:  # killed before the line above
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def writing(folder: str | os.PathLike[str], is_main_process: bool = True) -> Iterator[None]:
+    """Hold a folder as its only writer: a second training into it would mix its files with the first one's.
+
+    Args:
+        folder (`str` or `Path`): the output folder. The lock ends with the process, however that ends.
+        is_main_process (`bool`, *optional*): other processes of the same launch hold nothing.
+
+    Raises:
+        OSError: naming the process that writes there now.
+    """
+    if not is_main_process:
+        yield
+        return
+    path = Path(folder) / LOCK
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = path.with_suffix(".json")
+        said = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise OSError(f"{folder} is being written by {said}. Wait for it, or choose another --output_dir.") from None
+    try:
+        path.with_suffix(".json").write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        path.with_suffix(".json").unlink(missing_ok=True)
+        lock.release()
+        path.unlink(missing_ok=True)
 
 
 def start_logging(is_main_process: bool) -> None:
@@ -87,17 +141,32 @@ def check_world_size(world_size: int) -> None:
         )
 
 
-def _processes_asked_of_accelerate() -> int:
-    # Where it starts one process only, `accelerate launch` is this process's parent and leaves no number behind.
-    parent = psutil.Process().parent()
+def _launcher() -> psutil.Process | None:
+    # `accelerate launch`, as `accelerate launch` or `python -m accelerate.commands.launch`, is the parent.
     try:
+        parent = psutil.Process().parent()
         command = parent.cmdline() if parent else []
     except psutil.Error:
+        return None
+    return parent if any("accelerate" in part for part in command) and _launch_arguments(command) is not None else None
+
+
+def _launch_arguments(command: Sequence[str]) -> Sequence[str] | None:
+    for place, word in enumerate(command):
+        if word == "launch" or word in ("accelerate.commands.launch", "accelerate-launch"):
+            return command[place + 1 :]
+    return None
+
+
+def _processes_asked_of_accelerate() -> int:
+    # Where it starts one process only, it leaves no number behind.
+    launcher = _launcher()
+    if launcher is None:
         return 1
-    if "launch" not in command or not any("accelerate" in part for part in command[: command.index("launch")]):
-        return 1
-    asked, _ = launch_command_parser().parse_known_args(command[command.index("launch") + 1 :])
-    if asked.num_processes is None and asked.config_file is not None:
+    asked, _ = launch_command_parser().parse_known_args(_launch_arguments(launcher.cmdline()))
+    # As `accelerate launch` does: its own file of defaults (`accelerate config`) holds where none is named.
+    has_defaults = os.path.isfile(default_config_file) and not asked.cpu
+    if asked.num_processes is None and (asked.config_file is not None or has_defaults):
         return load_config_from_file(asked.config_file).num_processes
     return asked.num_processes or 1
 

@@ -6,14 +6,26 @@ student tokens the columns. Padding may lie anywhere; it never gets mass and nev
 
 from __future__ import annotations
 
+import functools
 import math
 
-import ot
 import torch
 from torch import Tensor
 
+from .transport_solvers import (
+    Problems,
+    Step,
+    Stop,
+    balanced_step,
+    exact,
+    ipot,
+    partial_step,
+    sinkhorn,
+    sinkhorn_log,
+    unbalanced_step,
+)
+
 SOLVERS = ("sinkhorn", "sinkhorn_log", "ipot", "exact", "unbalanced", "partial")
-_CHECK_EVERY = 10  # iterations between looks at convergence (each a synchronisation on a GPU)
 
 
 def cosine_cost(
@@ -163,15 +175,22 @@ def transport_plan(
         _raise_for_row((mass - b.sum(-1)).abs() > 1e-2 * mass, "`a` and `b` have different total masses")
         b = b * (mass / b.sum(-1))[:, None]  # the caller's may differ by the rounding of half precision
     if solver == "exact":
-        return _exact(cost, a, b)
+        return exact(Problems(cost, a, b, mass))
 
-    cost = cost / (epsilon * (_spread(cost, a, b) if relative_epsilon else torch.ones_like(mass)))[:, None, None]
+    unit = epsilon * (_spread(cost, a, b) if relative_epsilon else torch.ones_like(mass))
+    problems, stop = Problems(cost / unit[:, None, None], a, b, mass), Stop(iterations, tolerance)
+    step: Step = balanced_step
+    if solver == "unbalanced":
+        step = functools.partial(unbalanced_step, ratio=reg_m / epsilon)
+    elif solver == "partial":
+        step = partial_step
     with torch.autocast(cost.device.type, enabled=False):
         if solver == "ipot":
-            plan = _ipot(cost - cost.masked_fill(outside, math.inf).amin((1, 2), keepdim=True), a, b, iterations)
+            plan = ipot(problems, iterations)
+        elif solver == "sinkhorn_log":
+            plan = sinkhorn_log(problems, step, stop)
         else:
-            target, ratio = mass if solver == "partial" else None, reg_m / epsilon if solver == "unbalanced" else None
-            plan = _scaling(cost, a, b, target, ratio, (iterations, tolerance), solver == "sinkhorn_log")
+            plan = sinkhorn(problems, step, stop)
     plan = plan.masked_fill(outside, 0.0)
     return plan if solver == "unbalanced" else _round(plan, a, b, mass)
 
@@ -234,96 +253,6 @@ def _unit_vectors(side: str, x: Tensor, mask: Tensor | None, mean: Tensor | bool
     return x * squared.masked_fill(zero, 1.0).rsqrt(), mask
 
 
-def _scaling(
-    cost: Tensor, a: Tensor, b: Tensor, mass: Tensor | None, ratio: float | None, stop: tuple[int, float], logs: bool
-) -> Tensor:
-    """Sinkhorn's iterations on `cost` in units of epsilon: the plan is `a_i b_j exp(f_i + g_j + level - cost_ij)`.
-
-    Own code, though `ot.solve_batch` is as quick: that takes one epsilon a batch and no relaxed marginal, its kernel
-    underflows in float32 once costs span 90 epsilon, and it allocates on the default device.
-    """
-    log_a, log_b, outside = a.log(), b.log(), (a == 0)[:, :, None] | (b == 0)[:, None, :]
-    f, g, level = torch.zeros_like(a), torch.zeros_like(b), cost.new_zeros(cost.shape[0], 1)
-    drift = cost.new_zeros(cost.shape[0])
-    solved: tuple[Tensor, ...] = (f, g, level, drift)
-    pending = torch.ones_like(drift, dtype=torch.bool)
-
-    def update(potential: Tensor, padding: Tensor) -> Tensor:
-        if ratio is not None:  # unbalanced: the price of a missed marginal damps the step
-            potential = potential * (ratio / (ratio + 1.0))
-        if mass is not None:  # partial: a potential above zero would exceed its marginal
-            potential = (potential - level).clamp_max(0.0)
-        return potential.masked_fill(padding, 0.0)
-
-    for step in range(stop[0]):
-        old_f, old_level = f, level
-        if not logs and step % _CHECK_EVERY == 1:
-            # After a first step in the log domain, the kernel holds the potentials so far: whatever the cost's range,
-            # its columns sum to about one.
-            f0, g0 = f, g
-            kernel = (f0[:, :, None] + g0[:, None, :] - cost).exp().masked_fill(outside, 0.0)
-        if logs or step == 0:
-            f = update(-((log_b + g)[:, None, :] - cost).logsumexp(2), a == 0)
-            column = ((log_a + f)[:, :, None] - cost).logsumexp(1)
-        else:
-            row = (kernel @ (b * (g - g0).exp())[:, :, None])[:, :, 0].log()
-            drift = torch.maximum(drift, (g - g0).amax(1) - row.masked_fill(a == 0, 0.0).amin(1))
-            f = update(f0 - row, a == 0)
-            column = ((a * (f - f0).exp())[:, None, :] @ kernel)[:, 0].log()
-            drift = torch.maximum(drift, (f - f0).amax(1) - column.masked_fill(b == 0, 0.0).amin(1))
-            column = column - g0
-        g = update(-column, b == 0)
-        if mass is not None:
-            level = mass.log()[:, None] - (log_b + g + column).logsumexp(1, keepdim=True)
-        if ratio is not None:  # what is best moved from f to g: without it the total mass converges slowly
-            gap = (log_a - f / ratio).logsumexp(1, keepdim=True) - (log_b - g / ratio).logsumexp(1, keepdim=True)
-            f, g = f + gap * ratio / 2, g - gap * ratio / 2
-        if step % _CHECK_EVERY == _CHECK_EVERY - 1:
-            # Changing f by d scales a row by exp(d): to first order, `moved` is what the rows missed before.
-            moved = (a * (f - old_f).abs()).sum(-1) / a.sum(-1) + (level - old_level).abs()[:, 0]
-            # A problem's plan is the one it converged to, however long the others take: so it does not depend on them.
-            solved = _where(pending, (f, g, level, drift), solved)
-            pending &= moved > stop[1]  # one that failed (NaN) is not waited for
-            if not pending.any():
-                break
-    f, g, level, drift = _where(pending, (f, g, level, drift), solved)
-    plan = ((log_a + f + level)[:, :, None] + (log_b + g)[:, None, :] - cost).exp()
-    # An entry that underflowed when its kernel was made is missed, in a finite but wrong plan, once the potentials
-    # have moved by as much as it lacked. Half the exponent's range leaves the rest for rounding and small masses.
-    failed = ~plan.isfinite().flatten(1).all(-1) | (drift > -0.5 * math.log(torch.finfo(cost.dtype).tiny))
-    if failed.any() and not logs:
-        part = (cost[failed], a[failed], b[failed], None if mass is None else mass[failed])
-        plan[failed] = _scaling(*part, ratio, stop, True)
-    return plan
-
-
-def _where(rows: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(torch.where(rows.view(-1, *[1] * (x.ndim - 1)), x, y) for x, y in zip(new, old, strict=True))
-
-
-def _ipot(cost: Tensor, a: Tensor, b: Tensor, iterations: int) -> Tensor:
-    # The plan of iteration t is a_i b_j exp(f_i + g_j - t cost_ij): a Sinkhorn step for a t-fold sharper epsilon which
-    # starts from g and its last increment. `ot.solve_batch(method="proximal")` is NaN on masses of zero and, in POT
-    # 0.9.7, whose proximal term has the wrong sign, misses the exact cost without them too.
-    log_a, log_b, f, g = a.log(), b.log(), torch.zeros_like(a), torch.zeros_like(b)
-    old_g = g
-    for t in range(1, iterations + 1):
-        f = -((log_b + 2 * g - old_g)[:, None, :] - t * cost).logsumexp(2)
-        g, old_g = -((log_a + f)[:, :, None] - t * cost).logsumexp(1), g
-    return ((log_a + f)[:, :, None] + (log_b + g)[:, None, :] - iterations * cost).exp()
-
-
-def _exact(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    plan = torch.zeros_like(cost)
-    for index in range(cost.shape[0]):
-        rows, columns = a[index].nonzero()[:, 0], b[index].nonzero()[:, 0]
-        part = (a[index, rows], b[index, columns], cost[index, rows[:, None], columns])
-        x, y, c = (tensor.double().cpu().numpy() for tensor in part)
-        solved = ot.emd(x / x.sum(), y / y.sum(), c, numItermax=10_000_000) * x.sum()
-        plan[index, rows[:, None], columns] = torch.from_numpy(solved).to(plan)
-    return plan
-
-
 def _round(plan: Tensor, a: Tensor, b: Tensor, mass: Tensor) -> Tensor:
     # What exceeds its mass is scaled down, rows first; what is then missing is spread over the room left.
     plan = plan * (a / _positive(plan.sum(2))).clamp_max(1.0)[:, :, None]
@@ -336,6 +265,7 @@ def _round(plan: Tensor, a: Tensor, b: Tensor, mass: Tensor) -> Tensor:
 
 
 def _spread(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    # The standard deviation under a b^T. Where it is rounding, all costs are equal: then their size, or 1 for zeros.
     weights = (a / a.sum(-1, keepdim=True))[:, :, None] * (b / b.sum(-1, keepdim=True))[:, None, :]
     mean = (weights * cost).sum((1, 2), keepdim=True)
     spread = (weights * (cost - mean).square()).sum((1, 2)).sqrt()

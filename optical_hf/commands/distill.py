@@ -20,6 +20,7 @@ In several processes: `accelerate launch -m optical_hf.commands.distill`. Every 
 
 from __future__ import annotations
 
+import logging
 import platform
 import sys
 import time
@@ -36,15 +37,17 @@ from transformers import set_seed
 from ..arguments import ArgumentReader
 from ..data.bitext import load_bitext, parse_bitext_arguments
 from ..data.bitext_sampling import balance_languages, hold_out
-from ..evaluation.gains import Questions, format_table, load_questions, parse_language_arguments
+from ..evaluation.gains import LanguageQuestions, format_table, load_questions, parse_language_arguments
 from ..files import write_json
-from ..launching import check_world_size, check_writable, run, start_logging
+from ..launching import check_world_size, check_writable, run, start_logging, writing
 from ..models.modeling_optical import OpticalStudent, OpticalTeacher
 from ..quickstart import quickstart_arguments, quickstart_model
 from ..training.distillation_args import OpticalTrainingArguments
 from ..training.distillation_trainer import OpticalDistillationTrainer
 from ..training.model_card import write_card
 from ..training.provenance import checkpoint_origin, source_names
+
+logger = logging.getLogger(__name__)
 
 TEXT_OPTIONS = ("query_prefix", "document_prefix", "query_length", "document_length")
 # The arguments of the training that results.json keeps.
@@ -114,6 +117,13 @@ class BitextArguments:
         if not self.streaming:
             bitext = load_bitext(sources, max_words=self.max_words)
             train, held_out = hold_out(bitext.dataset, self.held_out, seed=seed)
+            for language, count in bitext.counts.items():
+                if self.held_out > count["kept"] / 5:
+                    logger.warning(
+                        "--held_out keeps %d of the %d pairs of %r for evaluation, and %d are trained on. Give a "
+                        "smaller number to train on more.",
+                        self.held_out, count["kept"], language, count["kept"] - self.held_out,
+                    )  # fmt: skip
             return balance_languages(train, self.temperature, seed=seed), held_out, bitext.counts
         bitext = load_bitext(
             sources, max_words=self.max_words, temperature=self.temperature, seed=seed, streaming=True
@@ -138,7 +148,7 @@ class QuestionArguments:
     qrels: list[str] = field(default_factory=list, metadata={"help": "language=qrels.tsv ..."})
     max_queries: int | None = field(default=None, metadata={"help": "Use the first questions of each language only."})
 
-    def load(self, seen: Sequence[str]) -> list[Questions]:
+    def load(self, seen: Sequence[str]) -> list[LanguageQuestions]:
         """Load the questions of every language, those of the bitext marked as seen."""
         names = ("topics", "qrels", "english_topics")
         files = {name: parse_language_arguments(name, getattr(self, name)) for name in names}
@@ -158,8 +168,17 @@ def main(arguments: Sequence[str]) -> None:
     check_world_size(args.world_size)
     check_writable(args.output_dir, 0)
     start_logging(args.process_index == 0)
+    with writing(args.output_dir, args.process_index == 0):
+        distil(models, pairs, asked, args)
+
+
+def distil(
+    models: DistilledModels, pairs: BitextArguments, asked: QuestionArguments, args: OpticalTrainingArguments
+) -> None:
+    """Measure the start, train, measure the student, and write what happened beside it."""
     set_seed(args.seed)
     started = time.time()
+    folder = Path(str(args.output_dir))
 
     sources = parse_bitext_arguments(pairs.bitext)
     questions = asked.load(seen=list(sources))
@@ -215,10 +234,11 @@ def main(arguments: Sequence[str]) -> None:
         "processes": args.world_size,
         "machine": _machine(args.device),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "arguments": {name: getattr(args, name) for name in RECIPE},
+        "arguments": {name: getattr(args, name) for name in RECIPE}
+        | {kind: trainer.accelerator.mixed_precision == kind for kind in ("bf16", "fp16")},  # the launcher's, too
     }
-    write_json(Path(args.output_dir) / "results.json", results, indent=2)
-    write_card(args.output_dir, repo_id=trainer.hub_model_id if args.push_to_hub else None)
+    write_json(folder / "results.json", results, indent=2)
+    write_card(folder, repo_id=trainer.hub_model_id if args.push_to_hub else None)
     if languages:
         print(format_table(languages))
     print(
@@ -246,7 +266,9 @@ def _origin(
     }
 
 
-def _measure_start(trainer: OpticalDistillationTrainer, questions: Sequence[Questions]) -> dict[str, dict[str, Any]]:
+def _measure_start(
+    trainer: OpticalDistillationTrainer, questions: Sequence[LanguageQuestions]
+) -> dict[str, dict[str, Any]]:
     """Measure the student as it is, and the teacher on the same questions in English."""
     languages: dict[str, dict[str, Any]] = {}
     for each in questions:

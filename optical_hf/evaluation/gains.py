@@ -15,7 +15,7 @@ Measure = Callable[[RetrievalSet], dict[str, float]]
 
 
 @dataclass
-class Questions:
+class LanguageQuestions:
     """Questions of one language on English passages, and the same questions in English if there are any."""
 
     language: str
@@ -26,16 +26,16 @@ class Questions:
 
 def parse_language_arguments(option: str, arguments: Sequence[str]) -> dict[str, str]:
     """Parse `["yo=topics.yo.tsv", ...]`, one path a language, naming what is wrong with any other form."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for argument in arguments:
         language, equals, path = argument.partition("=")
         if not equals or not path:
             raise ValueError(f"--{option} {argument}: write language=path, such as 'yo=topics.yo.tsv'.")
         code = language_code(language)
-        if code in found:
+        if code in paths:
             raise ValueError(f"--{option} {argument}: {code!r} is there twice.")
-        found[code] = path
-    return found
+        paths[code] = path
+    return paths
 
 
 def load_questions(
@@ -45,7 +45,7 @@ def load_questions(
     english_topics: Mapping[str, str],
     seen: Sequence[str],
     max_queries: int | None = None,
-) -> list[Questions]:
+) -> list[LanguageQuestions]:
     """Read the questions of several languages on one collection of English passages.
 
     Args:
@@ -63,40 +63,36 @@ def load_questions(
             f"{sorted(qrels)}, English topics for {sorted(english_topics)}."
         )
     if topics and passages is None:
-        raise ValueError("--topics need the --passages they are about.")
+        raise ValueError("--topics needs --passages: the passages to search.")
     corpus = read_passages(passages) if topics and passages else {}
 
-    def load(language: str, path: str, query_language: str) -> RetrievalSet:
-        own = list(read_topics(topics[language]))
-        cut = set(own[max_queries:] if max_queries else ())
-        # A judged query that is no topic at all still counts, as with `trec_eval -c`.
+    questions = []
+    for language, path in topics.items():
+        own = read_topics(path)
+        qids = list(own)[: max_queries or None]
+        cut = own.keys() - set(qids)
+        # A judged question that is in no file of topics still counts, as with `trec_eval -c`.
         judged = {qid: documents for qid, documents in read_qrels(qrels[language]).items() if qid not in cut}
-        texts = read_topics(path)
-        if missing := [qid for qid in own if qid not in texts]:
-            raise ValueError(
-                f"{path} lacks {len(missing)} of the questions of {topics[language]}, such as {missing[0]!r}."
-            )
-        name = language if query_language == language else f"{language}_in_english"
-        return RetrievalSet(
-            name, {qid: texts[qid] for qid in own if qid not in cut}, corpus, judged, query_language, "en"
-        )
-
-    return [
-        Questions(
-            language,
-            language in seen,
-            load(language, path, language),
-            load(language, english_topics[language], "en") if language in english_topics else None,
-        )
-        for language, path in topics.items()
-    ]
+        english = None
+        if language in english_topics:
+            texts = read_topics(english_topics[language])
+            if missing := [qid for qid in own if qid not in texts]:
+                raise ValueError(
+                    f"{english_topics[language]} lacks {len(missing)} of the questions of {path}, such as "
+                    f"{missing[0]!r}."
+                )
+            translated = {qid: texts[qid] for qid in qids}
+            english = RetrievalSet(f"{language}_in_english", translated, corpus, judged, "en", "en")
+        asked = RetrievalSet(language, {qid: own[qid] for qid in qids}, corpus, judged, language, "en")
+        questions.append(LanguageQuestions(language, language in seen, asked, english))
+    return questions
 
 
 def format_table(languages: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lay out the `languages` of `results.json` as a table: MaxSim nDCG@10 and, behind the stroke, that of pooling.
+    """Lay out the `languages` of `results.json` as a table: nDCG@10 of MaxSim and, after the slash, of pooled vectors.
 
-    Seen and unseen languages stand apart, each with their mean. `closed` is the share of the gap between zero-shot and
-    the questions in English that the student closed, by MaxSim.
+    Seen and unseen languages are two groups, each with its mean. `closed` is how much of the gap between zero-shot and
+    the questions in English the student closed, by MaxSim.
     """
     columns = ("zero_shot", "student", "english")
     rows: list[tuple[str, ...]] = [("", "queries", "zero-shot", "student", "English", "closed")]

@@ -15,11 +15,18 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
-from transformers import AddedToken, AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AddedToken, AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from .configuration_optical import POOLINGS, OpticalConfig, read_json
-from .loading_optical import check_complete, check_projection, load_tokenizer, no_pooler
+from .loading_optical import (
+    check_complete,
+    check_lengths,
+    check_projection,
+    load_tokenizer,
+    longest_input,
+    no_pooler,
+)
 from .processing_optical import skiplist_ids
 
 logger = logging.getLogger(__name__)
@@ -61,20 +68,10 @@ def load_checkpoint(
         raise FileNotFoundError(
             f"{os.path.join(name_or_path, found.encoder).rstrip('/')} has no config.json, so it is not a model folder."
         )
+    _check_kind(name_or_path, os.path.join(found.encoder, "config.json"))
     text_config = AutoConfig.from_pretrained(name_or_path, subfolder=found.encoder)
-    if text_config.is_encoder_decoder:
-        raise ValueError(f"{name_or_path} is an encoder-decoder ({text_config.model_type}); an encoder is needed.")
     tokenizer = load_tokenizer(name_or_path, text_config, subfolder=found.encoder)
     _keep_markers_whole(name_or_path, found, tokenizer)
-    limits = [found.longest, tokenizer.model_max_length, getattr(text_config, "max_position_embeddings", None)]
-    longest = min(value for value in limits if value)
-    for name in ("query_length", "document_length"):
-        default = inspect.signature(OpticalConfig).parameters[name].default
-        settings[name] = (settings[name] or longest) if name in settings else min(default, longest)
-    if "document_skiplist" in settings:
-        settings["document_skiplist"] = _known_words(settings["document_skiplist"], tokenizer)
-    config = OpticalConfig(text_config=text_config, **{**settings, **overrides})
-
     backbone, info = AutoModel.from_pretrained(
         name_or_path,
         subfolder=found.encoder,
@@ -84,6 +81,23 @@ def load_checkpoint(
         **no_pooler(text_config),
     )
     check_complete(name_or_path, info["missing_keys"])
+    rows = backbone.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ValueError(
+            f"The tokenizer of {name_or_path} has {len(tokenizer)} tokens, and its encoder {rows} embeddings: they do "
+            "not belong together. Resize the encoder (`resize_token_embeddings`), or save the tokenizer it came with."
+        )
+    readable = longest_input(backbone) or getattr(text_config, "max_position_embeddings", None)
+    longest = min(value for value in (found.longest, tokenizer.model_max_length, readable) if value)
+    for name in ("query_length", "document_length"):
+        default = inspect.signature(OpticalConfig).parameters[name].default
+        settings[name] = (settings[name] or longest) if name in settings else min(default, longest)
+    if "document_skiplist" in settings:
+        settings["document_skiplist"] = _known_words(settings["document_skiplist"], tokenizer)
+    # Before the configuration is made: that resets the attention implementation of the encoder's own.
+    _check_vectors(name_or_path, backbone, tokenizer)
+    config = OpticalConfig(text_config=text_config, **{**settings, **overrides})
+    check_lengths(name_or_path, config, backbone)
     config.text_config = backbone.config
     config.name_or_path = str(name_or_path)
     model: Any = model_class(config, backbone=backbone)
@@ -94,6 +108,43 @@ def load_checkpoint(
         with torch.no_grad():
             model.projection.weight.copy_(weight)
     return model
+
+
+def _check_kind(name_or_path: Any, file: str) -> None:
+    stored = read_json(name_or_path, file) or {}
+    kind = ", ".join(stored.get("architectures") or []) or str(stored.get("model_type"))
+    use = "Use an encoder that transformers has, such as XLM-RoBERTa, BERT or ModernBERT."
+    if stored.get("model_type") not in CONFIG_MAPPING:
+        raise ValueError(f"{name_or_path} ({kind}) is no model of transformers, or brings code of its own. {use}")
+    if kind.endswith("EncoderModel"):
+        raise ValueError(f"{name_or_path} is half of an encoder-decoder ({kind}), saved without the rest. {use}")
+    if stored.get("is_encoder_decoder") or CONFIG_MAPPING[stored["model_type"]]().is_encoder_decoder:
+        raise ValueError(f"{name_or_path} is an encoder-decoder ({kind}); an encoder is needed. {use}")
+
+
+@torch.no_grad()
+def _check_vectors(name_or_path: Any, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse an encoder without a vector a token, and warn of one whose vectors depend on the padding beside them."""
+    ids = tokenizer.encode("a")
+    longer = torch.tensor([ids + [ids[-1]] * 5, ids + [tokenizer.pad_token_id or 0] * 5])
+    mask = torch.ones_like(longer)
+    mask[1, len(ids) :] = 0
+    backbone.eval()
+    alone = backbone(input_ids=torch.tensor([ids]), attention_mask=mask[:1, : len(ids)])
+    states = getattr(alone, "last_hidden_state", None)
+    if states is None:
+        raise ValueError(
+            f"{name_or_path} is a {type(backbone).__name__}, which gives one vector a text and none a token (no "
+            "last_hidden_state): late interaction needs them. Use the encoder that it was made from."
+        )
+    padded = backbone(input_ids=longer, attention_mask=mask).last_hidden_state[1, : len(ids)]
+    difference = float((padded - states[0]).norm() / states[0].norm())
+    if difference > (1e-3 if backbone.dtype == torch.float32 else 0.1):
+        logger.warning(
+            "The vectors of %s (%s) change by %.0f %% when a text is padded beside a longer one: its scores depend on "
+            "the batch. Encode one text at a time (`batch_size=1`), or use another encoder.",
+            name_or_path, type(backbone).__name__, 100 * difference,
+        )  # fmt: skip
 
 
 def read_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:

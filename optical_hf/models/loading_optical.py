@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+from torch import nn
 from transformers import MODEL_MAPPING, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 
@@ -49,3 +50,21 @@ def check_complete(name_or_path: Any, missing: Iterable[str]) -> None:
     if names := sorted(missing):
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise ValueError(f"{name_or_path} lacks weights of the encoder: {', '.join(names[:5])}{more}.")
+
+
+def longest_input(backbone: nn.Module) -> int | None:
+    """The most tokens that an encoder can read; `None` if it has no table of positions."""
+    for name, module in backbone.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin count positions from behind the padding index.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def check_lengths(name_or_path: Any, config: PreTrainedConfig, backbone: nn.Module) -> None:
+    """Refuse a `query_length` or `document_length` beyond what the encoder can read."""
+    longest = longest_input(backbone)
+    for name in ("query_length", "document_length"):
+        length = getattr(config, name)
+        if longest is not None and length > longest:
+            raise ValueError(f"`{name}` is {length}, but {name_or_path} reads at most {longest} tokens.")

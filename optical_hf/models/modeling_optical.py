@@ -20,7 +20,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from .configuration_optical import OpticalConfig, read_json
-from .loading_optical import check_complete, check_projection, load_tokenizer, no_pooler
+from .loading_optical import check_complete, check_lengths, check_projection, load_tokenizer, no_pooler
 from .multi_vector_optical import save_multi_vector_files
 from .processing_optical import process_texts
 
@@ -346,8 +346,9 @@ class OpticalModel(PreTrainedModel):
             FileNotFoundError: if there is no such folder, or no configuration in it.
             OSError: if there are no weights.
             ImportError: if the checkpoint is of another tool and this package is not installed.
-            ValueError: if the checkpoint lacks weights of the encoder, has no tokenizer, has a projection of another
-                size than `projection_dim`, or is of a kind that cannot be repeated token by token.
+            ValueError: if the checkpoint lacks weights of the encoder, has no tokenizer or one with more tokens than
+                the encoder has embeddings, has a projection of another size than `projection_dim`, reads less than a
+                length asks for, or is of a kind that cannot be repeated token by token.
 
         Example:
 
@@ -372,6 +373,7 @@ class OpticalModel(PreTrainedModel):
             loaded: Any = cls.from_pretrained(name_or_path, config=config, dtype=dtype, output_loading_info=True)
             model, info = loaded
             check_complete(name_or_path, info["missing_keys"])
+            check_lengths(name_or_path, config, model.backbone)
             return model
 
         try:

@@ -68,7 +68,7 @@ class BM25Index:
         k1: float = 0.9,
         b: float = 0.4,
     ) -> BM25Index:
-        """Index passages, in memory that hardly grows but with the vocabulary.
+        """Index passages, in memory that grows with the vocabulary, barely with the corpus.
 
         The folder appears only once it is complete. Meanwhile the disk takes twice its size.
 

@@ -1,4 +1,4 @@
-"""The bitext of a study's arms: as many pairs of each language, with the same English sentences where they exist."""
+"""The bitext of a study's arms: equally many pairs of each language, with the same English sentences if possible."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def load_pairs(study: Study, arms: Iterable[Arm]) -> Pairs:
         for language in arm.rotation.seen if arm.rotation and arm.trained else ():
             if len(pairs[language]) < arm.method.pairs:
                 raise ValueError(
-                    f"{study.path}: bitext.{language}: {len(pairs[language])} pairs of different English "
-                    f"sentences are left after filtering, and the arm {arm.name} asks for {arm.method.pairs} of "
-                    "each language: lower `pairs`, raise `max_words`, or give more bitext."
+                    f"{study.path}: bitext.{language}: only {len(pairs[language])} pairs with different English "
+                    f"sentences are left after filtering, but the arm {arm.name} needs {arm.method.pairs} of each "
+                    "language: lower `pairs`, raise `max_words`, or add bitext."
                 )
     return pairs
 
 
 def record_pairs(pairs: Pairs, folder: str | os.PathLike[str], write: bool = True) -> None:
-    """Keep in a study's folder what its bitext was, `bitext.json`, and refuse to go on with another.
+    """Keep a hash of the bitext in a study's folder, `bitext.json`, and refuse to go on with other bitext.
 
     Args:
         pairs (`dict[str, dict[str, str]]`): from [`load_pairs`].
@@ -57,22 +57,25 @@ def record_pairs(pairs: Pairs, folder: str | os.PathLike[str], write: bool = Tru
         ValueError: naming the language whose pairs have changed since the first arm was begun.
     """
     path = Path(folder) / "bitext.json"
-    here = {language: {"pairs": len(found), "hash": _hash(found)} for language, found in pairs.items()}
+    here = {}
+    for language, translations in pairs.items():
+        content = json.dumps(sorted(translations.items())).encode()
+        here[language] = {"pairs": len(translations), "hash": blake2b(content, digest_size=16).hexdigest()}
     begun = path.exists() and (Path(folder) / "arms").exists()
     there = json.loads(path.read_text(encoding="utf-8")) if begun else here
     if changed := [language for language in here if there.get(language) != here[language]]:
         raise ValueError(
-            f"{folder} holds a study of other bitext: that of {', '.join(changed)} has changed since it began. Put "
-            "its files back, or choose another --output_dir."
+            f"{folder} holds a study with other bitext: that of {', '.join(changed)} has changed since the study "
+            "began. Restore its files, or choose another --output_dir."
         )
     if write:
         write_json(path, here, indent=2)
 
 
 def select_pairs(pairs: Pairs, languages: Iterable[str], count: int, seed: int) -> Dataset:
-    """Choose `count` pairs of each language, so that languages and arms differ in as few sentences as can be.
+    """Choose `count` pairs of each language, so that languages and arms differ in as few sentences as possible.
 
-    English sentences that more languages of the whole study have come first, in an order drawn by the seed; so
+    First come the English sentences that most languages of the study have, in an order drawn by the seed. So
     multi-parallel sentences are taken before any other, and are the same in every language and rotation.
 
     Args:
@@ -108,7 +111,7 @@ def select_pairs(pairs: Pairs, languages: Iterable[str], count: int, seed: int) 
 def monolingual_texts(pairs: Pairs, count: int, seed: int) -> dict[str, list[str]]:
     """Choose up to `count` sentences of every language and of English, each language's by itself.
 
-    Translations of one another are not sought: a language without bitext has such text as well.
+    They need not be translations of each other: a language without bitext has such text as well.
     """
     texts: Mapping[str, Iterable[str]] = {
         "en": {english for translations in pairs.values() for english in translations},
@@ -118,10 +121,6 @@ def monolingual_texts(pairs: Pairs, count: int, seed: int) -> dict[str, list[str
         language: sorted(sentences, key=lambda text: (_draw(seed, f"{language}\t{text}"), text))[:count]  # noqa: B023
         for language, sentences in sorted(texts.items())
     }
-
-
-def _hash(translations: Mapping[str, str]) -> str:
-    return blake2b(json.dumps(sorted(translations.items())).encode(), digest_size=16).hexdigest()
 
 
 def _draw(seed: int, text: str) -> bytes:

@@ -1,14 +1,14 @@
 """A study of robustness in one YAML file: which languages have bitext, which methods, which questions; and its arms.
 
-[`load_study`] checks all of it before any model is loaded. `study_sets` reads the questions, `study_arms` trains and
-evaluates, `study_report` writes what came out.
+[`load_study`] checks all of it before any model is loaded. [`StudyRun`] then trains and evaluates the arms, and
+[`write_report`] writes what they gave.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from ..files import write_json
 from ..yaml_files import read_yaml
-from .config_file import FileErrors, as_list, check_keys, expand, positive
+from .config_file import FileErrors, as_list
 from .methods import REFERENCES, Method, read_methods
 from .sets import EvaluationSet, find_bitext, read_set
 
@@ -24,7 +24,8 @@ STUDY_KEYS = (
     *("teacher", "student", "checkpoint", "max_words", "pairs", "bitext", "rotations", "seeds"),
     *("training", "methods", "levers", "evaluation"),
 )
-# What may grow in a study's folder: the arms that are there stay what they are.
+CHECKPOINT_KEYS = ("query_prefix", "document_prefix", "query_length", "document_length")
+# What may be added to a study that has begun: arms that are complete do not depend on it.
 GROWING = ("rotations", "methods", "levers", "evaluation")
 
 
@@ -94,17 +95,16 @@ class Study:
     @cached_property
     def arms(self) -> dict[str, Arm]:
         """Every arm by name, in the order they are run: seed after seed, and bases before their levers."""
-        return {arm.name: arm for arm in self._arms()}
-
-    def _arms(self) -> Iterator[Arm]:
-        for name in REFERENCES:
-            yield Arm(Method(name, sets=tuple(self.evaluation)))
-        for group in (self.methods, self.levers):
-            for seed in self.seeds:
-                for rotation in self.rotations.values():
-                    for method in group.values():
-                        if seed in method.seeds and rotation.name in method.rotations:
-                            yield Arm(method, rotation, seed)
+        references = [Arm(Method(name, sets=tuple(self.evaluation))) for name in REFERENCES]
+        others = [
+            Arm(method, rotation, seed)
+            for group in (self.methods, self.levers)
+            for seed in self.seeds
+            for rotation in self.rotations.values()
+            for method in group.values()
+            if seed in method.seeds and rotation.name in method.rotations
+        ]
+        return {arm.name: arm for arm in (*references, *others)}
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
@@ -118,39 +118,34 @@ def load_study(path: str | os.PathLike[str]) -> Study:
 
     Raises:
         ValueError: naming the file and the key of what is wrong: a key, method, loss, base or option that does not
-            exist; a language that is both seen and unseen, is seen without bitext, or has bitext and is seen nowhere;
-            a set that is empty; no seeds.
+            exist; a language that is both seen and unseen, that is seen but has no bitext, or that has bitext but is
+            seen in no rotation; an empty set; no seeds.
         FileNotFoundError: naming the file and the key of a file that is not there.
     """
     path = Path(path)
     config = read_yaml(path)
     error = FileErrors(path)
-    check_keys(config, STUDY_KEYS, error)
+    error.keys("", config, STUDY_KEYS)
     for key in ("bitext", "rotations", "seeds", "methods", "evaluation"):
         if not config.get(key):
             raise error(key, "is missing or empty.")
-    languages: dict[str, list[str]] = {}
-    for key, given in error.mapping("bitext", config["bitext"]).items():
-        code = error.language(f"bitext.{key}", key)
-        if code == "en" or code in languages:
-            raise error(f"bitext.{key}", "bitext pairs English with each other language, once.")
-        languages[code] = [find_bitext(one, code, path, f"bitext.{key}") for one in as_list(given)]
+    bitext: dict[str, list[str]] = {}
+    for language, key, sources in error.languages("bitext", config["bitext"]):
+        if language == "en":
+            raise error(key, "leave English out: it is one side of every bitext.")
+        bitext[language] = [find_bitext(source, language, key, error) for source in as_list(sources)]
     rotations = {
-        name: _rotation(name, given, set(languages), error)
+        name: _rotation(name, given, bitext, error)
         for name, given in error.mapping("rotations", config["rotations"]).items()
     }
-    _check_bitext_is_seen(languages, rotations, error)
+    _check_bitext_is_seen(bitext, rotations, error)
     seeds = tuple(as_list(config["seeds"]))
     if any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
-        raise error("seeds", f"{list(seeds)} are not whole numbers, each once.")
+        raise error("seeds", f"{list(seeds)} are not different whole numbers from 0.")
     evaluation = {
-        name: read_set(error.name(f"evaluation.{name}", name, ("arm", "training")), given, path)
-        for name, given in error.mapping("evaluation", config["evaluation"]).items()
+        name: read_set(name, given, error) for name, given in error.mapping("evaluation", config["evaluation"]).items()
     }
-    checkpoint = error.mapping("checkpoint", config.get("checkpoint") or {})
-    names = ("query_prefix", "document_prefix", "query_length", "document_length")
-    check_keys(checkpoint, names, error, "checkpoint")
-    pairs = positive(config.get("pairs", 1500), "pairs", error)
+    pairs = error.count("pairs", config.get("pairs", 1500))
     defaults = Method("", "ot", {}, pairs, seeds, tuple(rotations), tuple(evaluation))
     methods, levers = read_methods(config, defaults, error)
     return Study(
@@ -158,10 +153,10 @@ def load_study(path: str | os.PathLike[str]) -> Study:
         config=config,
         teacher=_model(config, "teacher", error),
         student=_model(config, "student", error),
-        checkpoint=dict(checkpoint),
-        max_words=positive(config.get("max_words", 32), "max_words", error),
+        checkpoint=error.mapping("checkpoint", config.get("checkpoint") or {}, CHECKPOINT_KEYS),
+        max_words=error.count("max_words", config.get("max_words", 32)),
         pairs=pairs,
-        bitext=languages,
+        bitext=bitext,
         rotations=rotations,
         seeds=seeds,
         methods=methods,
@@ -170,9 +165,9 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     )
 
 
-def _rotation(name: str, given: Any, bitext: set[str], error: FileErrors) -> Rotation:
-    where = f"rotations.{error.name(f'rotations.{name}', name)}"
-    check_keys(error.mapping(where, given), ("seen", "unseen"), error, where)
+def _rotation(name: str, given: Any, bitext: Mapping[str, Any], error: FileErrors) -> Rotation:
+    where = error.name("rotations", name)
+    error.mapping(where, given, ("seen", "unseen"))
     sides = {
         side: [error.language(f"{where}.{side}", code) for code in as_list(given.get(side) or [])]
         for side in ("seen", "unseen")
@@ -184,11 +179,11 @@ def _rotation(name: str, given: Any, bitext: set[str], error: FileErrors) -> Rot
             if codes.count(code) > 1:
                 raise error(f"{where}.{side}", f"'{code}' is there twice.")
             if code == "en":
-                raise error(f"{where}.{side}", "'en' is the other side of all bitext; it is reported apart.")
+                raise error(f"{where}.{side}", "leave 'en' out: English is one side of every bitext.")
     if both := [code for code in sides["seen"] if code in sides["unseen"]]:
         raise error(where, f"'{both[0]}' is both seen and unseen.")
     if without := [code for code in sides["seen"] if code not in bitext]:
-        raise error(f"{where}.seen", f"'{without[0]}' has no bitext; give it under `bitext`, or call it unseen.")
+        raise error(f"{where}.seen", f"'{without[0]}' has no bitext: add it under `bitext`, or move it to `unseen`.")
     return Rotation(name, tuple(sides["seen"]), tuple(sides["unseen"]))
 
 
@@ -201,30 +196,30 @@ def _check_bitext_is_seen(bitext: Mapping[str, Any], rotations: Mapping[str, Rot
             if code in rotation.unseen:
                 raise error(
                     f"rotations.{rotation.name}.unseen",
-                    f"'{code}' is an unseen language that does have bitext (bitext.{code}), and no rotation sees it: "
-                    "take its bitext out of the file, or let a rotation see it.",
+                    f"'{code}' has bitext (bitext.{code}), but it is `seen` in no rotation: remove its bitext, or add "
+                    "it to the `seen` of another rotation.",
                 )
-        raise error(f"bitext.{code}", "no rotation sees this language; leave it out, or add it to a rotation.")
+        raise error(f"bitext.{code}", "no rotation has this language: remove its bitext, or add it to a rotation.")
 
 
 def _model(config: Mapping[str, Any], key: str, error: FileErrors) -> str | None:
-    if config.get(key) is None:
+    given = config.get(key)
+    if given is None:
         return None
-    if not isinstance(config[key], str):
-        raise error(key, f"{config[key]!r} is not the name or folder of a model.")
-    name = os.path.expanduser(os.path.expandvars(config[key]))
-    here = expand(name, error.path)
+    if not isinstance(given, str):
+        raise error(key, f"{given!r} is not the name or folder of a model.")
+    name, here = os.path.expanduser(os.path.expandvars(given)), error.expand(given)
     if here.is_dir():
         return str(here)
     if name.startswith((".", "/")) or name.count("/") > 1:
-        raise FileNotFoundError(str(error(key, f"there is no folder {here}.")))
+        raise error.missing(key, f"there is no folder {here}.")
     return name
 
 
 def record_study(study: Study, folder: str | os.PathLike[str], write: bool = True) -> None:
     """Keep the study's file in its folder, `study.json`, and refuse a folder of another study.
 
-    Rotations, methods, levers, seeds and evaluation sets may be added, or left out: what was there is kept in mind.
+    Rotations, methods, levers, seeds and evaluation sets may be added or left out. `study.json` keeps them all.
 
     Args:
         study ([`Study`]): this one.
@@ -236,32 +231,26 @@ def record_study(study: Study, folder: str | os.PathLike[str], write: bool = Tru
     """
     path = Path(folder) / "study.json"
     here = json.loads(json.dumps(study.config))
-    # Until an arm is there, nothing could be of another study.
+    # Without an arm there is nothing yet that could belong to another study.
     begun = path.exists() and (Path(folder) / "arms").exists()
     there = json.loads(path.read_text(encoding="utf-8")) if begun else here
     differing = []
     for key in dict.fromkeys([*there, *here]):
-        if key in GROWING:
-            old, new = there.get(key) or {}, here.get(key) or {}
-            pairs = {f"{key}.{name}": (_fixed(old[name]), _fixed(new[name])) for name in old if name in new}
-        else:
-            pairs = {} if key == "seeds" else {key: (there.get(key), here.get(key))}
-        differing += [name for where, (a, b) in pairs.items() for name in _differing(a, b, where)]
+        old, new = there.get(key), here.get(key)
+        if key in GROWING:  # what only one of the two has was added or left out
+            old, new = old or {}, new or {}
+            old, new = ({name: side[name] for name in old if name in new} for side in (old, new))
+        differing += _differing(old, new, key)
+    differing = [name for name in differing if name.rpartition(".")[2] not in ("seeds", "rotations", "sets")]
     if differing:
         raise ValueError(
-            f"{folder} holds a study of another config than {study.path}: {', '.join(differing)} differ. Choose "
-            f"another --output_dir, or go back to what {path} says."
+            f"{folder} holds a study with another config than {study.path}: {', '.join(differing)} differ. Choose "
+            f"another --output_dir, or restore the values of {path}."
         )
     if write:
         merged = {**there, **here, "seeds": sorted({*as_list(there["seeds"]), *as_list(here["seeds"])})}
         merged |= {key: {**(there.get(key) or {}), **(here.get(key) or {})} for key in GROWING}
         write_json(path, merged, indent=2)
-
-
-def _fixed(method: Any) -> Any:
-    if not isinstance(method, dict):
-        return method
-    return {key: value for key, value in method.items() if key not in ("seeds", "rotations", "sets")}
 
 
 def _differing(there: Any, here: Any, where: str) -> list[str]:

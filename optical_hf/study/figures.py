@@ -13,7 +13,7 @@ import numpy as np
 
 from .measures import GAIN, estimate
 from .results import STATUSES, ZERO_SHOT, StudyResults, minus
-from .tables import TITLES, number, select
+from .tables import TITLES, select, signed
 
 # Okabe and Ito's colours, but for the yellow, which is too pale on white; with markers, so that grey print will do.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -70,29 +70,25 @@ class _Drawing:
         self.results, self.report, self.figure = results, report, figure
 
     def all(self, methods: Sequence[str], levers: Sequence[str]) -> dict[str, tuple[Any, str]]:
-        figures = {}
+        drawn = {}
         for name in self.results.protocols:
-            if self.results.is_parallel(name):
-                for rotation in self.results.order:
-                    if found := self.heat_maps(name, rotation, methods):
-                        figures[f"pairs-{name}-{rotation}.png"] = found
-            if found := self.gains(name, methods):
-                figures[f"gain-{name}.png"] = found
-        if found := self.sizes([*methods, *levers]):
-            figures["bitext-size.png"] = found
-        if found := self.training(methods):
-            figures["training.png"] = found
-        return figures
+            for rotation in self.results.order if self.results.is_parallel(name) else ():
+                drawn[f"pairs-{name}-{rotation}.png"] = self.heat_maps(name, rotation, methods)
+            drawn[f"gain-{name}.png"] = self.gains(name, methods)
+        drawn["bitext-size.png"] = self.sizes([*methods, *levers])
+        drawn["training.png"] = self.training(methods)
+        return {name: figure for name, figure in drawn.items() if figure is not None}
 
     def heat_maps(self, name: str, rotation: str, methods: Sequence[str]) -> tuple[Any, str] | None:
         """Gain of each language pair, a panel for each method."""
+        from matplotlib.patches import Rectangle
+
         rows = [row for row in select(self.report["pairs"], set=name, rotation=rotation) if row["gain"] is not None]
         rows = [row for row in rows if row["method"] in methods]
         if not rows:
             return None
-        order = {status: number for number, status in enumerate(STATUSES)}
         status = {row["query_language"]: row["status"] for row in rows}
-        queries = sorted(status, key=lambda language: (order[status[language]], list(status).index(language)))
+        queries = sorted(status, key=lambda language: STATUSES.index(status[language]))
         passages = list(dict.fromkeys(row["document_language"] for row in rows))
         # In the order of the questions, so that the diagonal is one language.
         passages.sort(key=lambda language: queries.index(language) if language in queries else len(queries))
@@ -111,9 +107,10 @@ class _Drawing:
             for (y, x), gain in np.ndenumerate(grid):
                 if np.isfinite(gain):
                     colour = "white" if abs(gain) > 0.6 * limit else "black"
-                    panel.text(x, y, number(gain, sign=True), ha="center", va="center", fontsize=7, color=colour)
+                    panel.text(x, y, signed(gain), ha="center", va="center", fontsize=7, color=colour)
                 if status[queries[y]] == "seen" and passages[x] == "en":
-                    panel.add_patch(_box(x, y))
+                    box = Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fill=False, edgecolor="black", linewidth=1.6)
+                    panel.add_patch(box)
             panel.set_title(method)
             panel.set_xticks(range(len(passages)), passages)
             panel.set_yticks(range(len(queries)), [f"{SIGNS[status[language]]} {language}" for language in queries])
@@ -128,7 +125,7 @@ class _Drawing:
         figure.colorbar(image, ax=panels, label="gain in nDCG@10", shrink=0.8)
         caption = (
             f"{name}, rotation {rotation}: gain over zero-shot by language of questions and passages, MaxSim nDCG@10. "
-            "■ seen, □ never seen, boxed: pairs that the bitext has."
+            "■ seen, □ never seen; a box marks the language pairs of the bitext."
         )
         return figure, caption
 
@@ -165,8 +162,8 @@ class _Drawing:
         columns = _columns([*methods, "seen", "never seen"], size[0])
         figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
         return figure, (
-            f"{name}: gain over zero-shot by language of the questions, MaxSim nDCG@10, 95 % intervals. Filled: in "
-            "rotations that see the language (and English questions); hollow: in those that do not."
+            f"{name}: gain over zero-shot by language of the questions, MaxSim nDCG@10, 95 % intervals. Filled: "
+            "rotations that see the language, and English questions. Hollow: rotations that do not see it."
         )
 
     def sizes(self, names: Sequence[str]) -> tuple[Any, str] | None:
@@ -177,14 +174,14 @@ class _Drawing:
             if record["method"] in names and record["steps"]:
                 family = families.setdefault(json.dumps(record["options"], sort_keys=True), {})
                 family.setdefault(record["pairs_per_language"], record["method"])
-        found = [dict(sorted(family.items())) for family in families.values() if len(family) > 1]
-        if not found:
+        compared = [dict(sorted(family.items())) for family in families.values() if len(family) > 1]
+        if not compared:
             return None
         view = self.results.overall()
         figure = self.figure(figsize=(4.5, 3), layout="constrained")
         panel = figure.subplots()
         panel.axhline(0, color="black", linewidth=0.8)
-        for index, family in enumerate(found):
+        for index, family in enumerate(compared):
             grid = self.results.grid(*family.values())
             largest = family[max(family)]
             for status in ("seen", "unseen"):
@@ -202,7 +199,7 @@ class _Drawing:
                     bars = np.maximum([y - low, high - y], 0)
                     panel.errorbar(x, y, bars, label=f"{largest}, {TITLES[status]}", **style)
         panel.set_xscale("log")
-        ticks = sorted({pairs for family in found for pairs in family})
+        ticks = sorted({pairs for family in compared for pairs in family})
         panel.set_xticks(ticks, [f"{pairs:,}" for pairs in ticks])
         panel.minorticks_off()
         panel.set_xlabel("pairs of each seen language")
@@ -235,7 +232,10 @@ class _Drawing:
         handles = {method: handles[method] for method in methods if method in handles}
         columns = _columns(list(handles), figure.get_figwidth())
         figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=columns, frameon=False)
-        return figure, "Training: mean over rotations and seeds, and from the smallest to the largest of them."
+        return (
+            figure,
+            "During training: mean over rotations and seeds, and the range from the smallest to the largest.",
+        )
 
     def _curves(self, method: str, name: str) -> dict[int, list[float]]:
         points: dict[int, list[float]] = {}
@@ -251,12 +251,6 @@ def _columns(labels: Sequence[str], width: float) -> int:
     """Columns of a legend that fits into so many inches, in as few rows as that takes."""
     rows = math.ceil(sum(0.5 + 0.065 * len(label) for label in labels) / width)
     return math.ceil(len(labels) / rows)
-
-
-def _box(x: int, y: int) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fill=False, edgecolor="black", linewidth=1.6)
 
 
 def _style(index: int, hollow: bool = False) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from .results import (
     Array,
     Grid,
     Groups,
-    Pair,
+    LanguagePair,
     StudyResults,
+    Value,
     View,
     minus,
     relative,
@@ -114,55 +115,50 @@ class _Measures:
             row: Row = {"set": evaluation_set, "method": name, "rotation": rotation, "query_language": pair[0]}
             row |= {"document_language": pair[1], "queries": queries}
             for scorer, measure in product(SCORERS, MEASURES):
-                row[f"{scorer} {measure}"] = self._pair(name, scorer, measure, evaluation_set, pair, grid)
+                value = self.results.scores(name, scorer, measure)
+                row[f"{scorer} {measure}"] = _pair_mean(value, evaluation_set, pair, grid)
             if pair[1] is None or row[PRIMARY] is None:
                 continue
             if rotation:
                 start, ceiling = (
-                    self._pair(method, "maxsim", NDCG, evaluation_set, pair, grid) for method in (ZERO_SHOT, CEILING)
+                    _pair_mean(self.results.scores(method), evaluation_set, pair, grid)
+                    for method in (ZERO_SHOT, CEILING)
                 )
                 gain = _minus(row[PRIMARY], start)
                 row |= {"status": self.results.status(pair[0], rotation), "gain": gain}
                 row["closed"] = _share(gain, _minus(ceiling, start))
             yield row
 
-    def _pair(self, name: str, scorer: str, measure: str, evaluation_set: str, pair: Pair, grid: Grid) -> float | None:
-        value = self.results.scores(name, scorer, measure)
-        found = [value(evaluation_set, pair, grid.rotations[0], seed) for seed in grid.seeds]
-        means = [float(one.mean()) for one in found if one is not None]
-        return sum(means) / len(means) if means else None
-
     def scores(self, view: View, grid: Grid, status: str, name: str) -> Iterator[Row]:
         """Scores, gains and the gap closed: of the languages of a status together, then of each."""
-        found: dict[str, Groups] = {}
+        by_title: dict[str, Groups] = {}
         for scorer, measure in product(SCORERS, MEASURES):
             own, start = (self.results.scores(method, scorer, measure) for method in (name, ZERO_SHOT))
-            found[f"{scorer} {measure}"] = self.results.groups(view, grid, status, own)
+            by_title[f"{scorer} {measure}"] = self.results.groups(view, grid, status, own)
             if name not in (ZERO_SHOT, CEILING):
-                found[f"gain {scorer} {measure}"] = self.results.groups(view, grid, status, minus(own, start))
-        if not found[PRIMARY]:
+                by_title[f"gain {scorer} {measure}"] = self.results.groups(view, grid, status, minus(own, start))
+        if not by_title[PRIMARY]:
             return
         ceiling = self.results.groups(view, grid, status, self.results.scores(CEILING))
         start_groups = self.results.groups(view, grid, status, self.results.scores(ZERO_SHOT))
-        keys = list(found[PRIMARY])
+        keys = list(by_title[PRIMARY])
         for kept in [keys, *([key] for key in keys)]:
             row: Row = {"view": view.name, "status": status, "method": name}
             row |= {"rotations": list(grid.rotations), "seeds": list(grid.seeds)}
             row["sets"] = list(dict.fromkeys(name for name, _ in kept))
             row["languages"] = list(dict.fromkeys(language for _, language in kept))
-            for title, groups in found.items():
+            for title, groups in by_title.items():
                 chosen = {key: groups[key] for key in kept if key in groups}
                 row[title] = estimate(chosen, self.results) if NDCG in title else {"value": _mean(chosen)}
-            if gains := {key: gain for key, gain in found.get(GAIN, {}).items() if key in kept}:
+            if gains := {key: gain for key, gain in by_title.get(GAIN, {}).items() if key in kept}:
                 row[SEED_GAINS] = [
                     _mean({key: gain[index] for key, gain in gains.items()}) for index in range(len(grid.seeds))
                 ]
-            gap = {key: (start_groups[key], ceiling[key]) for key in kept if key in start_groups and key in ceiling}
-            start_mean = _mean({key: one for key, (one, _) in gap.items()})
-            row["closed"] = _share(
-                _minus(_mean({key: found[PRIMARY][key] for key in gap}), start_mean),
-                _minus(_mean({key: one for key, (_, one) in gap.items()}), start_mean),
+            both = [key for key in kept if key in start_groups and key in ceiling]
+            own_mean, start_mean, ceiling_mean = (
+                _mean({key: groups[key] for key in both}) for groups in (by_title[PRIMARY], start_groups, ceiling)
             )
+            row["closed"] = _share(_minus(own_mean, start_mean), _minus(ceiling_mean, start_mean))
             yield row
 
     def robustness(self, view: View, name: str) -> Row:
@@ -198,16 +194,16 @@ class _Measures:
     def tests(self, view: View, status: str, name: str, other: str) -> Iterator[Row]:
         """The paired randomisation tests of two methods, by language."""
         groups = self._differences(view, status, name, other)
-        p_values = [randomisation_test(one.mean(0), np.zeros(one.shape[1])) for one in groups.values()]
-        for ((_, language), one), p, corrected in zip(groups.items(), p_values, holm(p_values), strict=True):
+        p_values = [randomisation_test(gains.mean(0), np.zeros(gains.shape[1])) for gains in groups.values()]
+        for ((_, language), gains), p, corrected in zip(groups.items(), p_values, holm(p_values), strict=True):
             yield {
                 "view": view.name,
                 "status": status,
                 "method": name,
                 "against": other,
                 "language": language,
-                "queries": one.shape[1],
-                "difference": float(one.mean()),
+                "queries": gains.shape[1],
+                "difference": float(gains.mean()),
                 "p": p,
                 "holm": corrected,
                 "significant": corrected < LEVEL,
@@ -254,6 +250,12 @@ class _Measures:
             yield row
 
 
+def _pair_mean(value: Value, evaluation_set: str, pair: LanguagePair, grid: Grid) -> float | None:
+    seeds = [value(evaluation_set, pair, grid.rotations[0], seed) for seed in grid.seeds]
+    means = [float(scores.mean()) for scores in seeds if scores is not None]
+    return sum(means) / len(means) if means else None
+
+
 def estimate(groups: Groups, results: StudyResults) -> Row:
     """Mean and bootstrap interval, both `None` if there are no groups."""
     return {"value": _mean(groups), "interval": _interval(_units(groups, results))}
@@ -283,7 +285,7 @@ def _interval(units: dict[tuple[str, str], Array]) -> list[float] | None:
 
 
 def _weight(groups: Groups, name: str) -> float:
-    sets = [one for one, _ in groups]
+    sets = [evaluation_set for evaluation_set, _ in groups]
     return 1 / (len(set(sets)) * sets.count(name))
 
 

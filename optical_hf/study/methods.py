@@ -11,14 +11,14 @@ import torch
 
 from ..arguments import ArgumentReader
 from ..training.distillation_args import OpticalTrainingArguments
-from .config_file import FileErrors, as_list, check_keys, positive
+from .config_file import FileErrors, as_list
 
 LOSSES = ("ot", "greedy", "mse")
 REFERENCES = ("zero_shot", "ceiling")
 METHOD_KEYS = ("loss", "pairs", "seeds", "rotations", "sets")
 DERIVING = ("interpolation", "erase_language", "passages")
-TRAINING_KEYS = tuple(one.name for one in fields(OpticalTrainingArguments) if one.init)
-# What the study sets itself in every arm.
+TRAINING_KEYS = tuple(option.name for option in fields(OpticalTrainingArguments) if option.init)
+# The options that the study sets itself, in every arm.
 FIXED = ("output_dir", "seed", "eval_strategy", "load_best_model_at_end", "resume_from_checkpoint", "push_to_hub")
 
 
@@ -67,31 +67,29 @@ def read_methods(
         error ([`FileErrors`]): names the file.
 
     Returns:
-        `tuple[dict[str, Method], dict[str, Method]]`: methods and levers by name. A lever has what its base has, but
-        for what it says itself.
+        `tuple[dict[str, Method], dict[str, Method]]`: methods and levers by name. A lever has the values of its base,
+        unless it gives its own.
 
     Raises:
         ValueError: naming the key of what is wrong.
     """
-    training = error.mapping("training", config.get("training") or {})
-    check_keys(training, TRAINING_KEYS, error, "training")
+    training = error.mapping("training", config.get("training") or {}, TRAINING_KEYS)
     defaults = replace(defaults, options=training)
     methods: dict[str, Method] = {}
     for name, given in error.mapping("methods", config["methods"]).items():
-        where = f"methods.{error.name(f'methods.{name}', name, REFERENCES)}"
-        given = error.mapping(where, given or {})
-        check_keys(given, (*METHOD_KEYS, *TRAINING_KEYS), error, where)
+        where = error.name("methods", name, REFERENCES)
+        given = error.mapping(where, given or {}, (*METHOD_KEYS, *TRAINING_KEYS))
         methods[name] = _method(name, given, defaults, where, error)
     levers: dict[str, Method] = {}
     for name, given in error.mapping("levers", config.get("levers") or {}).items():
-        where = f"levers.{error.name(f'levers.{name}', name, (*REFERENCES, *methods))}"
-        given = error.mapping(where, given or {})
-        check_keys(given, ("base", *DERIVING, *METHOD_KEYS, *TRAINING_KEYS), error, where)
-        bases = {key: one for key, one in {**methods, **levers}.items() if not one.derived}
+        where = error.name("levers", name, (*REFERENCES, *methods))
+        given = error.mapping(where, given or {}, ("base", *DERIVING, *METHOD_KEYS, *TRAINING_KEYS))
+        bases = {key: method for key, method in {**methods, **levers}.items() if not method.derived}
         if (base := given.get("base")) not in bases:
             raise error(
                 f"{where}.base",
-                f"there is no method {base!r}, nor a lever above it that is trained: {', '.join(bases)}.",
+                f"{base!r} is neither a method nor a trained lever that stands above this one; choose from "
+                f"{', '.join(bases)}.",
             )
         levers[name] = _method(name, given, bases[base], where, error)
     return methods, levers
@@ -103,26 +101,24 @@ def _method(name: str, given: Mapping[str, Any], base: Method, where: str, error
         name=name,
         loss=given.get("loss", base.loss),
         options={**base.options, **options},
-        pairs=positive(given.get("pairs", base.pairs), f"{where}.pairs", error),
+        pairs=error.count(f"{where}.pairs", given.get("pairs", base.pairs)),
         seeds=_subset(given, "seeds", base.seeds, where, error),
         rotations=_subset(given, "rotations", base.rotations, where, error),
         sets=_subset(given, "sets", base.sets, where, error),
         base=given.get("base"),
         interpolation=given.get("interpolation"),
-        erase_language=given.get("erase_language", False),
+        erase_language=error.boolean(f"{where}.erase_language", given.get("erase_language", False)),
         passages=given.get("passages", "teacher"),
     )
     if method.loss not in LOSSES:
-        raise error(f"{where}.loss", f"there is no loss {method.loss!r}; there are {', '.join(LOSSES)}.")
+        raise error(f"{where}.loss", f"there is no loss {method.loss!r}; choose from {', '.join(LOSSES)}.")
     weight = method.interpolation
     if weight is not None and not (type(weight) in (int, float) and 0 <= weight <= 1):
         raise error(f"{where}.interpolation", f"{weight!r} is not a number from 0 to 1.")
-    if not isinstance(method.erase_language, bool):
-        raise error(f"{where}.erase_language", f"{method.erase_language!r} is neither true nor false.")
     if method.passages not in ("teacher", "student"):
         raise error(f"{where}.passages", f"{method.passages!r} is neither teacher nor student.")
     if method.derived and (without := [*options, *(key for key in ("loss", "pairs") if key in given)]):
-        raise error(f"{where}.{without[0]}", f"has no effect: with {' or '.join(DERIVING)}, nothing is trained.")
+        raise error(f"{where}.{without[0]}", f"has no effect: a lever with {' or '.join(DERIVING)} trains nothing.")
     try:
         training_arguments(method, error.path.parent, seed=0)
     except ValueError as wrong:
@@ -136,10 +132,10 @@ def _subset(
     if key not in given:
         return known
     chosen = as_list(given[key])
-    if not chosen or (unknown := [one for one in chosen if one not in known]):
-        what = f"{unknown[0]!r} is not one of" if chosen else "is empty; choose of"
+    if not chosen or (unknown := [value for value in chosen if value not in known]):
+        what = f"{unknown[0]!r} is not one of" if chosen else "is empty; choose from"
         raise error(f"{where}.{key}", f"{what} {', '.join(map(str, known))}.")
-    return tuple(one for one in known if one in chosen)
+    return tuple(value for value in known if value in chosen)
 
 
 def training_arguments(method: Method, folder: str | os.PathLike[str], seed: int) -> OpticalTrainingArguments:

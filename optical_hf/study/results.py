@@ -1,4 +1,4 @@
-"""What the arms of a robustness study found, read from its folder: scores by query, pair, rotation and seed."""
+"""The results of a study, read from its folder: scores by query, language pair, rotation and seed."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ OVERALL = "all sets"
 STATUSES = ("seen", "unseen", "english")
 
 Array = NDArray[np.float64]
-Pair = tuple[str, str | None]  # query and passage language; None: the passages of all languages in one list
+LanguagePair = tuple[str, str | None]  # query and passage language; None: the passages of all languages in one list
 # The scores by query, in the order of the query ids, of an evaluation set and pair in one rotation and seed, if known.
-Value = Callable[[str, Pair, str, int], Array | None]
+Value = Callable[[str, LanguagePair, str, int], Array | None]
 # By evaluation set and query language: (seeds, queries).
 Groups = dict[tuple[str, str], Array]
 
 
 @dataclass(frozen=True)
-class Arm:
+class CompletedArm:
     """One arm that is complete: what `arm.json` says, and the scores by query of its evaluation sets."""
 
     record: dict[str, Any]
-    scores: dict[tuple[str, Pair, str, str], Array]
+    scores: dict[tuple[str, LanguagePair, str, str], Array]
 
     @property
     def key(self) -> tuple[str | None, str, int | None]:
@@ -56,7 +56,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class View:
-    """Which passages of which evaluation sets a figure is about.
+    """Which passages of which evaluation sets a measure is taken over.
 
     Args:
         name (`str`): what tables call it.
@@ -92,17 +92,17 @@ class StudyResults:
         translated (`set`): the evaluation sets whose languages ask the same queries, translated.
     """
 
-    arms: dict[tuple[str | None, str, int | None], Arm]
+    arms: dict[tuple[str | None, str, int | None], CompletedArm]
     order: Sequence[str]
     protocols: dict[str, str] = field(default_factory=dict)
-    queries: dict[tuple[str, Pair], int] = field(default_factory=dict)
+    queries: dict[tuple[str, LanguagePair], int] = field(default_factory=dict)
     translated: set[str] = field(default_factory=set)
 
     def scores(self, method: str, scorer: str = "maxsim", measure: str = NDCG) -> Value:
         """The scores of a method; those of zero-shot and ceiling are the same in every rotation and seed."""
         untrained = method in (ZERO_SHOT, CEILING)
 
-        def value(name: str, pair: Pair, rotation: str, seed: int) -> Array | None:
+        def value(name: str, pair: LanguagePair, rotation: str, seed: int) -> Array | None:
             arm = self.arms.get((None, method, None) if untrained else (rotation, method, seed))
             return arm.scores.get((name, pair, scorer, measure)) if arm else None
 
@@ -150,13 +150,13 @@ class StudyResults:
         pairs = [pair for pair in self.pairs(name) if pair[1] is not None]
         return len(pairs) > len({query_language for query_language, _ in pairs})
 
-    def pairs(self, name: str) -> list[Pair]:
+    def pairs(self, name: str) -> list[LanguagePair]:
         """The pairs of an evaluation set."""
-        return [pair for found, pair in self.queries if found == name]
+        return [pair for evaluation_set, pair in self.queries if evaluation_set == name]
 
     def groups(self, view: View, grid: Grid, status: str, value: Value) -> Groups:
         """Collect the scores of a view's languages of one status, averaged over passage languages and rotations."""
-        found: Groups = {}
+        groups: Groups = {}
         for name in view.sets:
             pairs = [pair for pair in self.pairs(name) if view.holds(*pair)]
             for language in dict.fromkeys(query_language for query_language, _ in pairs):
@@ -164,20 +164,20 @@ class StudyResults:
                 parts = []
                 for rotation, pair in product(rotations, (pair for pair in pairs if pair[0] == language)):
                     seeds = [value(name, pair, rotation, seed) for seed in grid.seeds]
-                    known = [one for one in seeds if one is not None]
+                    known = [scores for scores in seeds if scores is not None]
                     if len(known) == len(seeds):
                         parts.append(np.stack(known))
                 if parts:
-                    found[name, language] = np.mean(parts, axis=0)
-        return found
+                    groups[name, language] = np.mean(parts, axis=0)
+        return groups
 
 
 def minus(first: Value, second: Value) -> Value:
     """The difference of two scores of the same queries, where both are known."""
 
     def value(*cell: Any) -> Array | None:
-        one, other = first(*cell), second(*cell)
-        return None if one is None or other is None else one - other
+        left, right = first(*cell), second(*cell)
+        return None if left is None or right is None else left - right
 
     return value
 
@@ -186,8 +186,8 @@ def relative(first: Value, reference: Value) -> Value:
     """The scores of a pair as a share of the mean of a reference, where that is known and not 0."""
 
     def value(*cell: Any) -> Array | None:
-        one, other = first(*cell), reference(*cell)
-        return None if one is None or other is None or other.mean() <= 0 else one / other.mean()
+        scores, whole = first(*cell), reference(*cell)
+        return None if scores is None or whole is None or whole.mean() <= 0 else scores / whole.mean()
 
     return value
 
@@ -199,21 +199,21 @@ def read_results(
 
     Args:
         folder (`str` or `Path`): the study's `--output_dir`.
-        arms, rotations, sets (`Sequence[str]`): their names, in the order of reports; what is in none is not read.
+        arms, rotations, sets (`Sequence[str]`): their names, in the order of reports; others are not read.
 
     Raises:
         ValueError: if a file is broken, a score is not a number, or arms were measured on different queries.
     """
     results = StudyResults({}, rotations)
-    qids: dict[tuple[str, Pair], tuple[list[str], Path]] = {}
+    qids: dict[tuple[str, LanguagePair], tuple[list[str], Path]] = {}
     for path in (Path(folder, "arms", name, "arm.json") for name in arms):
         if not path.exists():
             continue
         record = _read_json(path)
         for part in ("arm", "rotation", "method", "seed", "seen", "sets"):
             if part not in record:
-                raise ValueError(f"{path} has no {part!r}: remove the arm's folder and run it again.")
-        arm = Arm(record, {})
+                raise _broken(path, f"has no {part!r}")
+        arm = CompletedArm(record, {})
         for name in [name for name in record["sets"] if name in sets]:
             source = path.with_name(f"{name}.json")
             content = _read_json(source)
@@ -230,7 +230,7 @@ def read_results(
         results.arms[arm.key] = arm
     results.protocols = {name: results.protocols[name] for name in sets if name in results.protocols}
     for name in results.protocols:
-        asked = {tuple(ids) for (found, pair), (ids, _) in qids.items() if found == name and pair[1] is not None}
+        asked = {tuple(qids[name, pair][0]) for pair in results.pairs(name) if pair[1] is not None}
         if results.is_parallel(name) and len(asked) == 1:
             results.translated.add(name)
     return results
@@ -240,39 +240,45 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): remove the arm's folder and run it again.") from error
+        raise _broken(path, f"cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no JSON object: remove the arm's folder and run it again.")
+        raise _broken(path, "is not a JSON object")
     return content
 
 
-def _read_pairs(path: Path, content: Mapping[str, Any]) -> list[tuple[Pair, dict[tuple[str, str], Array], list[str]]]:
+def _read_pairs(
+    path: Path, content: Mapping[str, Any]
+) -> list[tuple[LanguagePair, dict[tuple[str, str], Array], list[str]]]:
+    pairs: list[tuple[LanguagePair, dict[tuple[str, str], Array], list[str]]] = []
     try:
-        found: list[tuple[Pair, dict[tuple[str, str], Array], list[str]]] = []
         for row in content["pairs"]:
-            pair = (row["query_language"], row["document_language"])
             lists = {(s, m): row[s]["per_query"][m] for s in SCORERS for m in MEASURES}
-            found.append((pair, {keys: _finite(path, values) for keys, values in lists.items()}, row["qids"]))
+            scores = {keys: _finite(path, values) for keys, values in lists.items()}
+            pairs.append(((row["query_language"], row["document_language"]), scores, row["qids"]))
         bias = content.get("language_bias") or {}
         for language in bias["maxsim"]["per_query"] if bias else ():
             scores = {(s, BIAS): _finite(path, bias[s]["per_query"][language]) for s in SCORERS}
             # Which queries have a bias at all depends on the judgements alone: their number has to agree.
             number = len(scores["maxsim", BIAS])
-            found.append(((language, None), scores, [str(index) for index in range(number)]))
+            pairs.append(((language, None), scores, [str(index) for index in range(number)]))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} lacks a part ({error}): remove the arm's folder and run it again.") from error
-    for pair, scores, ids in found:
+        raise _broken(path, f"lacks a part ({error})") from error
+    for pair, scores, ids in pairs:
         if not ids or any(len(values) != len(ids) for values in scores.values()):
-            raise ValueError(f"{path}: {_pair_name(pair)} has {len(ids)} query ids and another number of scores.")
-    return found
+            raise _broken(path, f"has {len(ids)} query ids but not as many scores ({_pair_name(pair)})")
+    return pairs
 
 
 def _finite(path: Path, values: Any) -> Array:
     array = np.array(values, dtype=np.float64)
     if not np.isfinite(array).all():
-        raise ValueError(f"{path} has scores that are not numbers: remove the arm's folder and run it again.")
+        raise _broken(path, "has scores that are not numbers")
     return array
 
 
-def _pair_name(pair: Pair) -> str:
+def _broken(path: Path, what: str) -> ValueError:
+    return ValueError(f"{path} {what}: remove the arm's folder and run it again.")
+
+
+def _pair_name(pair: LanguagePair) -> str:
     return f"{pair[0]} queries over {pair[1] or 'all'} passages"

@@ -1,7 +1,7 @@
 """Running a study's arms: training, evaluation, and going on where it was stopped.
 
 An arm's folder holds `student/` once it is trained, `<set>.json` once a set is evaluated, and `arm.json` once all is
-done. Each of them appears whole or not at all, and what is there is not made again.
+done. Each of them appears only when it is whole, and is not made again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.trec_files import iter_passages
 from ..files import write_json
@@ -70,7 +69,9 @@ class StudyRun:
         for arm in self.arms:
             there = arm.base in chosen or (self.folder / "arms" / str(arm.base) / "student").is_dir()
             if arm.method.derived and not there:
-                raise ValueError(f"{arm.name} is made from the student of {arm.base}, which is not there: run it too.")
+                raise ValueError(
+                    f"{arm.name} is made from the student of {arm.base}, which does not exist: run it too."
+                )
         # The first use of the device decides whether processes know of each other: the arguments say which it is.
         some = next(iter(study.methods.values()))
         check_world_size(training_arguments(some, self.folder, study.seeds[0]).world_size)
@@ -93,20 +94,22 @@ class StudyRun:
                 continue
             logger.info("Arm %d of %d, %s, starts.", number, len(self.arms), arm.name)
             started = time.time()
-            figures = self._run_arm(arm)
-            seconds = time.time() - started
-            logger.info("Arm %d of %d, %s, took %.0f s: %s.", number, len(self.arms), arm.name, seconds, figures)
+            scores = self._run_arm(arm)
+            text = "Arm %d of %d, %s, took %.0f s. Mean nDCG@10: %s."
+            logger.info(text, number, len(self.arms), arm.name, time.time() - started, scores)
 
     @cached_property
     def teacher(self) -> OpticalTeacher:
         """The teacher, on this process's device."""
         name = self.study.teacher or quickstart_model()
-        return OpticalTeacher.from_checkpoint(name, **self.study.checkpoint).to(self.state.device)
+        teacher: OpticalTeacher = OpticalTeacher.from_checkpoint(name, **self.study.checkpoint).to(self.state.device)
+        return teacher
 
     def start(self) -> OpticalStudent:
         """A student as it is before it is trained."""
         name = self.study.student or self.study.teacher or quickstart_model()
-        return OpticalStudent.from_checkpoint(name, **self.study.checkpoint)
+        student: OpticalStudent = OpticalStudent.from_checkpoint(name, **self.study.checkpoint)
+        return student
 
     def _is_complete(self, arm: Arm) -> bool:
         path = self._folder(arm.name) / "arm.json"
@@ -122,7 +125,7 @@ class StudyRun:
             self._train(arm, folder)
             self._free()
         sets = [self.study.evaluation[name] for name in arm.method.sets]
-        missing = [one for one in sets if not (folder / f"{one.name}.json").exists()]
+        missing = [evaluation_set for evaluation_set in sets if not (folder / f"{evaluation_set.name}.json").exists()]
         if missing:
             self._evaluate(arm, folder, missing)
             self._free()
@@ -130,7 +133,7 @@ class StudyRun:
             shutil.rmtree(folder / "index", ignore_errors=True)  # the student's own
             write_json(folder / "arm.json", self._record(arm, folder), indent=2)
         self.state.wait_for_everyone()
-        return ", ".join(f"{one.name} {_main_figure(folder / f'{one.name}.json')}" for one in sets)
+        return ", ".join(f"{name} {_mean_ndcg(folder / f'{name}.json')}" for name in arm.method.sets)
 
     def _free(self) -> None:
         gc.collect()  # a trainer and its student refer to each other
@@ -140,23 +143,28 @@ class StudyRun:
     def _train(self, arm: Arm, folder: Path) -> None:
         assert arm.rotation is not None and arm.seed is not None
         train = select_pairs(self.pairs, arm.rotation.seen, arm.method.pairs, arm.seed)
-        args = training_arguments(arm.method, folder / "checkpoints", arm.seed)
+        checkpoints = folder / "checkpoints"
+        args = training_arguments(arm.method, checkpoints, arm.seed)
         if self.state.is_main_process:
             shutil.rmtree(folder / "student.partial", ignore_errors=True)
+            for checkpoint in checkpoints.glob("checkpoint-*"):
+                if not (checkpoint / "trainer_state.json").exists():  # it is written last: the rest was cut off
+                    shutil.rmtree(checkpoint)
+        self.state.wait_for_everyone()
         set_seed(arm.seed)
         trainer = OpticalDistillationTrainer(self.start(), self.teacher, args, train, loss=arm.method.loss or "")
         trainer.remove_callback(PrinterCallback)
         if not args.disable_tqdm:
             trainer.remove_callback(ProgressCallback)
             trainer.add_callback(_ProgressBar)
-        output = trainer.train(resume_from_checkpoint=_last_checkpoint(folder / "checkpoints", self.state))
+        output = trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
         trainer.save_model(str(folder / "student.partial"))
         self.state.wait_for_everyone()
         if self.state.is_main_process:
             record = {"steps": trainer.state.global_step, "training_seconds": output.metrics["train_runtime"]}
             write_json(folder / "training.json", record | {"curves": _curves(trainer.state.log_history)})
             (folder / "student.partial").rename(folder / "student")
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            shutil.rmtree(checkpoints, ignore_errors=True)
         self.state.wait_for_everyone()
         trainer.accelerator.free_memory()
 
@@ -165,10 +173,11 @@ class StudyRun:
         if arm.method.name == "ceiling" or (arm.rotation is None and self.study.student is None):
             return self.teacher
         if arm.rotation is None:
-            return self.start().to(self.state.device)
-        # From the folder even if it was trained just now: that is what a run that was stopped would do.
+            start: OpticalStudent = self.start().to(self.state.device)
+            return start
+        # From the folder even if it was trained just now: a run that was stopped and started again does the same.
         source = self._folder(arm.name if arm.trained else str(arm.base)) / "student"
-        student = OpticalStudent.from_checkpoint(source).to(self.state.device)
+        student: OpticalStudent = OpticalStudent.from_checkpoint(source).to(self.state.device)
         if arm.method.interpolation is not None:
             student = interpolate(self.start().to(self.state.device), student, arm.method.interpolation)
         if arm.method.erase_language:
@@ -178,22 +187,20 @@ class StudyRun:
 
     def _evaluate(self, arm: Arm, folder: Path, sets: Sequence[EvaluationSet]) -> None:
         model = self._student(arm)
-        for one in sets:
-            started = time.time()
-            if arm.method.passages == "student":
-                indexes = {language: _index(model, one, language, folder / "index") for language in one.passages}
-            else:
-                indexes = {language: self._teacher_index(one, language) for language in one.passages}
-            measured = evaluate_set(one, model, indexes, in_english=arm.method.name == "ceiling")
+        if arm.method.passages == "student":
+            encoder, indexes, place = model, {}, folder / "index"
+        else:
+            encoder, indexes, place = self.teacher, self._indexes, self.folder / "indexes"
+        for evaluation_set in sets:
+            started, name = time.time(), evaluation_set.name
+            for language, paths in evaluation_set.passages.items():
+                if (name, language) not in indexes:
+                    indexes[name, language] = build_index(encoder, iter_passages(paths), place / name / language)
+            own = {language: indexes[name, language] for language in evaluation_set.passages}
+            measured = evaluate_set(evaluation_set, model, own, in_english=arm.method.name == "ceiling")
             if self.state.is_main_process:
-                write_json(folder / f"{one.name}.json", measured | {"seconds": time.time() - started})
+                write_json(folder / f"{name}.json", measured | {"seconds": time.time() - started})
             self.state.wait_for_everyone()
-
-    def _teacher_index(self, one: EvaluationSet, language: str) -> PassageIndex:
-        key = (one.name, language)
-        if key not in self._indexes:
-            self._indexes[key] = _index(self.teacher, one, language, self.folder / "indexes")
-        return self._indexes[key]
 
     def _record(self, arm: Arm, folder: Path) -> dict[str, Any]:
         training = {"steps": 0, "training_seconds": 0.0, "curves": {}}
@@ -214,24 +221,10 @@ class StudyRun:
             "pairs_per_language": arm.method.pairs,
             "steps": training["steps"],
             "training_seconds": training["training_seconds"],
-            "evaluation_seconds": sum(one["seconds"] for one in measured),
+            "evaluation_seconds": sum(part["seconds"] for part in measured),
             "curves": training["curves"],
             "sets": list(arm.method.sets),
         }
-
-
-def _index(model: OpticalModel, one: EvaluationSet, language: str, folder: Path) -> PassageIndex:
-    return build_index(model, iter_passages(one.passages[language]), folder / one.name / language)
-
-
-def _last_checkpoint(folder: Path, state: PartialState) -> str | None:
-    # The trainer's state is written last: a checkpoint without it was cut off.
-    if state.is_main_process:
-        for path in folder.glob("checkpoint-*"):
-            if not (path / "trainer_state.json").exists():
-                shutil.rmtree(path)
-    state.wait_for_everyone()
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
 def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
@@ -240,13 +233,13 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None
     return {name: [entry.get(name) for entry in logs] for name in names}
 
 
-def _main_figure(path: Path) -> str:
+def _mean_ndcg(path: Path) -> str:
     values = [pair["maxsim"]["ndcg@10"] for pair in json.loads(path.read_text(encoding="utf-8"))["pairs"]]
     return f"{sum(values) / len(values):.4f}" if values else "-"
 
 
 class _ProgressBar(ProgressCallback):
-    """The bar alone: what is logged is kept in the curves."""
+    """The bar alone: the curves keep what is logged."""
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         pass

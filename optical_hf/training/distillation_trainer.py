@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from huggingface_hub import CommitInfo, HfApi
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 from transformers.utils import PushInProgress
 
 from ..data.bitext_augmentation import with_concatenation, with_mark_dropout, with_retention
@@ -29,12 +31,23 @@ from ..launching import check_writable
 from ..losses.alignment import GreedyLoss, Loss, OTLoss, mse_loss
 from ..losses.score_bank import ScoreBank, first_sentences
 from ..models.modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
+from ..retrieval.index.build import model_fingerprint
 from .distillation_args import OpticalTrainingArguments
 from .distillation_collator import DistillationCollator
 from .epoch_sampler import EpochSampler
 from .freezing import freeze, set_dropout
 from .hub_pushes import push_checkpoint
+from .resuming import bitext_digest, checkpoint_to_resume, write_settings
 
+logger = logging.getLogger(__name__)
+
+# Of the redeclared arguments, those that decide on nothing, or, as the number of epochs, may grow.
+_IDLE = ("passage_cache", "per_device_eval_batch_size", "logging_steps", "save_total_limit", "num_train_epochs")
+_DECISIVE = (
+    *(name for name in OpticalTrainingArguments.__annotations__ if name not in _IDLE),
+    *("seed", "data_seed", "gradient_accumulation_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "optim"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "dataloader_drop_last"),
+)
 _SENTENCES_WITH_TOKENS = 256  # the mean token vector hardly moves with more, and MaxSim gets slow
 
 
@@ -90,9 +103,7 @@ class OpticalDistillationTrainer(Trainer):
     data_collator: DistillationCollator
     train_dataset: Dataset | IterableDataset | None
 
-    loss_is_scaled_for_ga = (
-        False  # the loss is a mean over the batch: the Trainer divides it by the accumulation steps
-    )
+    loss_is_scaled_for_ga = True  # by `get_batch_samples`, which counts the pairs of a whole step
 
     def __init__(
         self,
@@ -118,6 +129,8 @@ class OpticalDistillationTrainer(Trainer):
         if args.should_save:
             check_writable(args.output_dir or "", 0)
         self.languages = _languages(train_dataset, eval_dataset, languages)
+        self._bitext = None if train_dataset is None else bitext_digest(train_dataset)
+        self._loss = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         self.teacher = teacher.requires_grad_(False).eval()
         self.roles = list(args.roles)
         if train_dataset is not None:
@@ -134,7 +147,7 @@ class OpticalDistillationTrainer(Trainer):
             loading.dispatch_batches = False
         kwargs.setdefault("data_collator", DistillationCollator(teacher, student, self.languages, self.roles))
         super().__init__(student, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
-        self.model_accepts_loss_kwargs = False  # what `loss_is_scaled_for_ga` says, before transformers 5.19
+        self.model_accepts_loss_kwargs = True  # what `loss_is_scaled_for_ga` says, before transformers 5.19
         self._place_teacher()
         self.loss_function = self._make_loss(loss) if isinstance(loss, str) else loss
         self.retrieval_sets = list(retrieval_sets)
@@ -186,6 +199,20 @@ class OpticalDistillationTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["english", "translation", "language"]  # type: ignore[assignment]
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        """Return the batches of a step, and the number of pairs in them, those of other processes included.
+
+        The loss of a step is its mean over pairs, into whatever batches accumulation and processes cut it.
+        """
+        if self.state.global_step >= self.state.max_steps:  # resumed where there is nothing left to train
+            self.control.should_training_stop = True
+            return [], None
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        pairs = torch.tensor(sum(len(batch["language_ids"]) for batch in batches), device=device)
+        return batches, self.accelerator.gather(pairs).sum()
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -193,7 +220,10 @@ class OpticalDistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the mean loss of a batch of [`DistillationCollator`], with the student's output if asked."""
+        """Return the mean loss of a batch of [`DistillationCollator`], with the student's output if asked.
+
+        With `num_items_in_batch`, it is the batch's part in the mean over so many pairs of all processes.
+        """
         sides = {
             side: {name: inputs[f"{side}_{name}"] for name in ("input_ids", "attention_mask", "scoring_mask")}
             for side in ("teacher", "student")
@@ -211,6 +241,8 @@ class OpticalDistillationTrainer(Trainer):
         else:
             english = languages == self.languages.index("en")
             loss = (losses * torch.where(english, self.args.retention_weight, 1.0)).mean()
+        if num_items_in_batch is not None:  # the processes' gradients are averaged, hence their number
+            loss = loss * (len(languages) * self.accelerator.num_processes / num_items_in_batch)
         if model.training:
             self._count(losses.detach(), languages, numbers, student)
         return (loss, student) if return_outputs else loss
@@ -306,21 +338,74 @@ class OpticalDistillationTrainer(Trainer):
             self._encoded.append((passages, vectors))
         return evaluate_queries(model or self.model, retrieval_set, vectors, batch_size)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as [`~transformers.Trainer`] does, once it is sure that the output folder can take the checkpoints."""
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train as [`~transformers.Trainer`] does, once it is sure that the output folder can take the checkpoints.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                A checkpoint's folder; or `True`, `"true"` or `"last"` for the newest whole one in the output folder.
+            trial, ignore_keys_for_eval:
+                Passed to [`~transformers.Trainer.train`].
+
+        Raises:
+            ValueError: if there is no such checkpoint, it is not whole, it is of a training with other settings,
+                bitext or teacher, or there is too little bitext for one batch.
+            OSError: if the output folder cannot be written or has no room.
+        """
+        self._check_batches()
         if self.args.should_save:
             kept = (self.args.save_total_limit or 1) + 1  # the new one is written before an old one goes
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
             per_checkpoint = 0 if self.args.save_strategy == "no" else weights + 2 * trained  # and Adam's two moments
-            assert self.args.output_dir is not None  # its __post_init__ has a default
-            check_writable(self.args.output_dir, weights + kept * per_checkpoint)
-        return super().train(*args, **kwargs)
+            check_writable(str(self.args.output_dir), weights + kept * per_checkpoint)
+        checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir), self.settings)
+        return super().train(checkpoint, trial, ignore_keys_for_eval)
+
+    def _check_batches(self) -> None:
+        args, dataset = self.args, self.train_dataset
+        if isinstance(dataset, Dataset) and args.dataloader_drop_last:
+            needed = args.train_batch_size * args.world_size
+            if len(dataset) < needed:
+                raise ValueError(
+                    f"There are {len(dataset)} pairs, and a batch takes {needed}: with `dataloader_drop_last` nothing "
+                    "would be trained. Leave it out, or make `per_device_train_batch_size` smaller."
+                )
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """`dict`: what decides on the trained weights, by which a checkpoint is known to be of this training."""
+        return {
+            "loss": self._loss,
+            "bitext": self._bitext,
+            "teacher": model_fingerprint(self.teacher)["weights"],
+            "processes": self.args.world_size,
+            "mixed_precision": self.accelerator.mixed_precision,
+            **{name: getattr(self.args, name) for name in _DECISIVE},
+        }
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
+        folder = Path(output_dir or str(self.args.output_dir))
         # A pickle that holds paths and names of this machine, which nothing reads back.
-        (Path(output_dir or self.args.output_dir or "") / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
+            write_settings(folder, self.settings)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # A full disk: torch and safetensors say it in words of their own.
+            raise OSError(
+                f"Step {self.state.global_step}: the checkpoint could not be written to {self.args.output_dir} "
+                f"({error}). Make room, and go on with --resume_from_checkpoint true from the one before it."
+            ) from error
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Make the repository on the Hub if it is not there."""

@@ -16,7 +16,7 @@ def freeze(student: OpticalModel, embeddings: bool, layers: int) -> None:
         layers (`int`): how many of its layers are, counted from below.
 
     Raises:
-        ValueError: if it has fewer layers.
+        ValueError: if it has fewer layers, shares weights between its layers, or has them where they cannot be found.
     """
     backbone = student.backbone
     if embeddings:
@@ -24,12 +24,28 @@ def freeze(student: OpticalModel, embeddings: bool, layers: int) -> None:
         (module if isinstance(module, nn.Module) else backbone.get_input_embeddings()).requires_grad_(False)
     if layers:
         count = backbone.config.num_hidden_layers
-        stacks = [one for one in backbone.modules() if isinstance(one, nn.ModuleList) and len(one) == count]
-        if not stacks or layers > count:
+        if layers > count:
             raise ValueError(f"`freeze_layers` is {layers}, and the student has {count} layers.")
-        stacks[0][:layers].requires_grad_(False)
+        for stack in _layer_stacks(backbone, count):
+            stack[:layers].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise ValueError("Embeddings and all layers are frozen: nothing of the student is left to train.")
+
+
+def _layer_stacks(backbone: nn.Module, count: int) -> list[nn.ModuleList]:
+    # One list of layers; or, as in XLM and FlauBERT, one list of each part of a layer, all in one module.
+    owners = {
+        name.rpartition(".")[0]: module
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    }
+    if not owners:
+        raise ValueError(
+            f"`freeze_layers`: {type(backbone).__name__} has no list of its {count} layers. They may share "
+            "their weights, as ALBERT's do, and cannot be frozen one by one: leave it at 0."
+        )
+    owner = backbone.get_submodule(min(owners, key=lambda name: name.count(".")))
+    return [one for one in owner.children() if isinstance(one, nn.ModuleList) and len(one) == count]
 
 
 def set_dropout(student: OpticalModel, probability: float) -> None:

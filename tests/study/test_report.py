@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +15,12 @@ from PIL import Image
 
 from optical_hf.study.figures import DPI, _columns, _Drawing
 from optical_hf.study.measures import study_measures
-from optical_hf.study.report import write_report
+from optical_hf.study.report import render_report, write_report
 from optical_hf.study.results import Grid, View, read_results
-from optical_hf.study.tables import number, percent, with_interval
+from optical_hf.study.tables import number, percent, signed, with_interval
 
+COMMITTED = Path(__file__).parents[2] / "examples" / "robustness"
+NUMBER = re.compile(r"[+-]?\d*\.?\d+")
 SETS = ("cross", "parallel")
 ROTATIONS = {"first": {"seen": ["yo"], "unseen": ["sw"]}, "second": {"seen": ["sw"], "unseen": ["yo"]}}
 # Scores of the two queries of each pair.
@@ -65,18 +69,18 @@ def write_arm(folder, method, rotation=None, seed=None, base=None, sets=SETS, pa
     name = f"{rotation}-{method}-{seed}" if rotation else method
     path = folder / "arms" / name
     path.mkdir(parents=True)
-    for one in sets:
+    for evaluation_set in sets:
         rows = []
-        for pair, start in (CEILING if method == "ceiling" else ZERO)[one].items():
-            shift = gain(method, one, pair, rotation, seed) if rotation else 0.0
+        for pair, start in (CEILING if method == "ceiling" else ZERO)[evaluation_set].items():
+            shift = gain(method, evaluation_set, pair, rotation, seed) if rotation else 0.0
             rows.append({"query_language": pair[0], "document_language": pair[1], "qids": ["q1", "q2"]})
             rows[-1] |= {"maxsim": scored([value + shift for value in start]), "pooled": scored([0.25, 0.25])}
         bias = None
-        if one == "parallel" and method != "ceiling":
+        if evaluation_set == "parallel" and method != "ceiling":
             key = "zero" if not rotation or method == "mse" else "yo" in ROTATIONS[rotation]["seen"]
             bias = {scorer: {"per_query": BIAS[key]} for scorer in ("maxsim", "pooled")}
-        content = {"set": one, "protocol": "all of it", "pairs": rows, "language_bias": bias}
-        (path / f"{one}.json").write_text(json.dumps(content))
+        content = {"set": evaluation_set, "protocol": "all of it", "pairs": rows, "language_bias": bias}
+        (path / f"{evaluation_set}.json").write_text(json.dumps(content))
     record = {"arm": name, "rotation": rotation, "method": method, "seed": seed, "base": base, "sets": list(sets)}
     record |= ROTATIONS[rotation] if rotation else {"seen": [], "unseen": []}
     record |= {"options": {"loss": "mse" if method == "mse" else "ot"}, "pairs_per_language": pairs}
@@ -121,13 +125,13 @@ def measures(results):
     return study_measures(results, ["ot", "mse"], {"half": "ot"})
 
 
-def one(rows, **wanted):
+def row_of(rows, **wanted):
     [row] = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
     return row
 
 
 def test_scores_gains_and_gap_closed(measures):
-    seen = one(measures["groups"], view="cross", status="seen", method="ot")
+    seen = row_of(measures["groups"], view="cross", status="seen", method="ot")
     assert seen["maxsim ndcg@10"]["value"] == pytest.approx((0.65 + 0.36) / 2)
     assert seen["gain maxsim ndcg@10"]["value"] == pytest.approx((0.15 + 0.06) / 2)
     # Gains are the same for both queries: only the draw of the seeds is left, of which two in four are alike.
@@ -143,20 +147,20 @@ def test_scores_gains_and_gap_closed(measures):
     }
     assert languages["yo"]["closed"] == pytest.approx(0.15 / 0.4)
     assert languages["sw"]["closed"] is None  # the ceiling is .004 above zero-shot
-    assert one(measures["groups"], view="all sets", status="seen", method="ot")["gain maxsim ndcg@10"][
+    assert row_of(measures["groups"], view="all sets", status="seen", method="ot")["gain maxsim ndcg@10"][
         "value"
     ] == pytest.approx((0.105 + 0.0605) / 2)
-    english = one(measures["groups"], view="all sets", status="english", method="ot")
+    english = row_of(measures["groups"], view="all sets", status="english", method="ot")
     assert english["gain maxsim ndcg@10"]["value"] == pytest.approx(-0.01) and english["sets"] == ["parallel"]
 
 
 def test_views_of_parallel_passages(measures):
     gains = {
-        view: one(measures["groups"], view=view, status="seen", method="ot")["gain maxsim ndcg@10"]["value"]
+        view: row_of(measures["groups"], view=view, status="seen", method="ot")["gain maxsim ndcg@10"]["value"]
         for view in ("parallel", "parallel, English passages", "parallel, own language")
     }
     assert list(gains.values()) == pytest.approx([0.0605, 0.1, 0.021])
-    pair = one(
+    pair = row_of(
         measures["pairs"], set="parallel", method="ot", rotation="second", query_language="yo", document_language="en"
     )
     assert pair["status"] == "unseen" and pair["gain"] == pytest.approx(0.0) and pair["closed"] == pytest.approx(0.0)
@@ -167,7 +171,7 @@ def test_views_of_parallel_passages(measures):
 
 
 def test_unseen_against_seen(measures):
-    row = one(measures["robustness"], view="cross", method="ot")
+    row = row_of(measures["robustness"], view="cross", method="ot")
     assert row["rotated"]["value"] == pytest.approx((-0.2 - 0.04) / 2)
     assert row["rotated"]["interval"] == pytest.approx([(-0.25 - 0.04) / 2, (-0.15 - 0.04) / 2])
     assert row["rotated"]["languages"] == ["yo", "sw"]
@@ -177,9 +181,9 @@ def test_unseen_against_seen(measures):
     ceiling = (0.45 / 0.9 + 0.32 / 0.304) / 2 - (0.65 / 0.9 + 0.36 / 0.304) / 2
     assert row["of_ceiling"]["value"] == pytest.approx(ceiling)
     assert row["retention"] == pytest.approx(-0.015 / 0.105)
-    assert one(measures["robustness"], view="cross", method="mse")["retention"] is None
+    assert row_of(measures["robustness"], view="cross", method="mse")["retention"] is None
     # `sw` is not in the parallel set, so the languages of the two sets differ.
-    everything = one(measures["robustness"], view="all sets", method="ot")
+    everything = row_of(measures["robustness"], view="all sets", method="ot")
     assert everything["rotated"]["value"] == pytest.approx((-0.12 + (0.01 - 0.0605)) / 2)
 
 
@@ -195,7 +199,7 @@ def test_tests_and_contrasts(measures):
     for row in tests:  # two queries that differ alike: half of the four assignments of signs
         assert row["p"] == pytest.approx(0.5, abs=0.03) and row["holm"] == pytest.approx(1.0, abs=0.06)
         assert not row["significant"]
-    contrast = one(measures["contrasts"], view="cross", status="unseen", method="ot", against="mse")
+    contrast = row_of(measures["contrasts"], view="cross", status="unseen", method="ot", against="mse")
     assert contrast["value"] == pytest.approx(-0.015) and contrast["interval"] == pytest.approx([-0.015, -0.015])
 
 
@@ -208,7 +212,7 @@ def test_language_bias(measures):
 
 
 def test_lever_beside_its_base_on_what_both_have(measures):
-    row = one(measures["levers"], view="all sets")
+    row = row_of(measures["levers"], view="all sets")
     assert (row["rotations"], row["seeds"], row["sets"]) == (["first"], [1], ["cross"])
     # Yoruba is seen and Swahili unseen in this rotation; seed 2, where the base gained twice as much, is left aside.
     assert row["seen"]["base_gain"]["value"] == pytest.approx(0.1) and row["seen"]["gain"]["value"] == pytest.approx(
@@ -230,10 +234,16 @@ def test_report_and_figures(study, tmp_path):
         with Image.open(path) as image:
             assert image.width > 3 * DPI and path.stat().st_size < 150_000
     text = (tmp_path / "report.md").read_text()
+    assert "- **Seen languages**: `ot` gains most: +.083 [+.070, +.095] over zero-shot, from .425 to .508." in text
     assert (
-        "- **Seen languages**: `ot` gains most, +.083 [+.070, +.095] over zero-shot, .425 to .508. Then `mse`" in text
+        "- **Languages never seen**: `mse` is best, but its interval includes zero: +.000 [+.000, +.000] over" in text
     )
-    assert "- **The same language unseen instead of seen**: `ot` -.085 [-.098, -.073] (gain -3 % of the seen)" in text
+    assert "from .425 to .425. After it: `ot` -.003 [-.003, -.003].\n" in text
+    assert "- **The same language, unseen minus seen**: `ot` -.085 [-.098, -.073], keeps -3 % of the gain;" in text
+    assert (
+        "- **`ot` minus another method**: `mse` seen +.083 [+.070, +.095], unseen -.003 [-.003, -.003] (tests:" in text
+    )
+    assert "and lose no unseen language significantly: 0 of 1.\n" in text
     assert "| yo | seen | .500 | .900 | **.650** +.150 | .500 +.000 |" in text
     assert "| half | ot | 1 x 1 (cross only) | +.080 [+.080, +.080] | +.100 | 80 % [80 %, 80 %] | +.030" in text
     assert "| ot | first second, 1 2 | 100 | 20 | 1.5 | 0.5 |" in text
@@ -254,6 +264,22 @@ def test_report_and_figures(study, tmp_path):
     }
     write_report(study, tmp_path)
     assert {path: path.read_bytes() for path in first} == first
+
+
+def test_the_committed_report_is_what_its_json_gives():
+    report = json.loads((COMMITTED / "report.json").read_text())
+    rendered = render_report(report, list(report["config"]["methods"]), list(report["config"]["levers"]))
+    committed = (COMMITTED / "report.md").read_text()
+    # What the arms took and the captions of the figures are not in report.json.
+    measures, committed_measures = rendered.partition("## Evaluation")[0], committed.partition("## Figures")[0]
+    assert NUMBER.sub("0", measures) == NUMBER.sub("0", committed_measures)
+    numbers, expected = (list(map(float, NUMBER.findall(text))) for text in (measures, committed_measures))
+    # report.json has five decimals, so what lies half way may be rounded the other way.
+    assert len(numbers) > 4000 and numbers == pytest.approx(expected, abs=0.00101)
+    assert sum(map(float.__ne__, numbers, expected)) < 10
+    for start, end in (("## Evaluation sets", "## The study"), ("```yaml", None)):
+        parts = [text.partition(start)[2].partition(end or "\0")[0] for text in (rendered, committed)]
+        assert parts[0] == parts[1] and len(parts[0]) > 400
 
 
 def test_heat_map_marks_what_was_trained(results, measures):
@@ -286,9 +312,9 @@ def test_incomplete_study(study, tmp_path, monkeypatch):
     write_report(study, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "**Not complete.** Missing arms: ceiling, second-ot-2." in text
-    assert "Complete but left out, since not every rotation has their seed yet: first-ot-2." in text
+    assert "Complete, but left out because a rotation does not have this seed yet: first-ot-2." in text
     report = json.loads((tmp_path / "report.json").read_text())
-    row = one(report["groups"], view="cross", status="seen", method="ot")
+    row = row_of(report["groups"], view="cross", status="seen", method="ot")
     assert row["seeds"] == [1] and row["gain maxsim ndcg@10"]["value"] == pytest.approx(0.08) and row["closed"] is None
     for path in tmp_path.glob("arms/*/arm.json"):
         path.unlink()
@@ -330,7 +356,7 @@ def test_grid_without_a_seed_in_every_rotation(results):
     ("change", "message"),
     [
         (lambda pair: pair.update(qids=["q2", "q1"]), "cross.json and .* were measured on different queries"),
-        (lambda pair: pair.update(qids=["q1"]), "yo queries over en passages has 1 query ids and another number"),
+        (lambda pair: pair.update(qids=["q1"]), "has 1 query ids but not as many scores .yo queries over en"),
         (lambda pair: pair["maxsim"]["per_query"].update({"ndcg@10": [0.5, float("nan")]}), "are not numbers"),
         (lambda pair: pair.pop("pooled"), "first-ot-1/cross.json lacks a part .'pooled'"),
     ],
@@ -360,4 +386,4 @@ def test_numbers():
         "+.012", "-.000", "+.000", "+.000", "+.000", "-1.500",
     ]  # fmt: skip
     assert percent(0.345) == "34 %" and percent(None) == "-"
-    assert with_interval({"value": 0.1, "interval": [-0.05, 0.25]}, sign=True) == "+.100 [-.050, +.250]"
+    assert with_interval({"value": 0.1, "interval": [-0.05, 0.25]}, signed) == "+.100 [-.050, +.250]"

@@ -28,10 +28,10 @@ LANGUAGES = ("sw", "yo", "ar", "hi")
 def sentences(count: int, seed: int) -> list[list[int]]:
     """Different sentences, each as numbers of words."""
     rng = random.Random(seed)
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < count:
-        found[tuple(rng.sample(range(10), rng.randint(3, 6)))] = None
-    return [list(one) for one in found]
+    drawn: dict[tuple[int, ...], None] = {}
+    while len(drawn) < count:
+        drawn[tuple(rng.sample(range(10), rng.randint(3, 6)))] = None
+    return [list(words) for words in drawn]
 
 
 def write(sentence: list[int], language: str) -> str:
@@ -47,14 +47,14 @@ def data(tmp_path_factory, tiny_encoder) -> Path:
     folder = tmp_path_factory.mktemp("study")
     bitext = sentences(40, seed=1)
     for number, language in enumerate(LANGUAGES):
-        kept = [one for index, one in enumerate(bitext) if index < 20 or index % 4 != number]
-        lines = [f"{write(one, 'en')}\t{write(one, language)}\n" for one in kept]
+        kept = [words for index, words in enumerate(bitext) if index < 20 or index % 4 != number]
+        lines = [f"{write(words, 'en')}\t{write(words, language)}\n" for words in kept]
         (folder / f"{language}.tsv").write_text("".join(lines))
     texts = sentences(12, seed=2)
     for language in ("en", *LANGUAGES):
-        lines = [json.dumps({"docid": f"d{i}", "text": write(one, language)}) for i, one in enumerate(texts)]
+        lines = [json.dumps({"docid": f"d{i}", "text": write(words, language)}) for i, words in enumerate(texts)]
         (folder / f"passages.{language}.jsonl").write_text("\n".join(lines) + "\n")
-        topics = [f"q{i}\t{write(one[:-1], language)}\n" for i, one in enumerate(texts[:8])]
+        topics = [f"q{i}\t{write(words[:-1], language)}\n" for i, words in enumerate(texts[:8])]
         (folder / f"topics.{language}.tsv").write_text("".join(topics))
     (folder / "qrels.tsv").write_text("".join(f"q{i} 0 d{i} 1\n" for i in range(8)))
     (folder / "encoder").symlink_to(tiny_encoder)
@@ -130,21 +130,27 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
         (("rotations", "first", "unseen"), ["ar", "yo"], "rotations.first: 'yo' is both seen and unseen"),
         (("rotations", "first", "unseen"), ["ar", "yor"], "rotations.first: 'yo' is both seen and unseen"),
         (("rotations", "first", "seen"), ["sw", "ig"], "rotations.first.seen: 'ig' has no bitext"),
-        (("rotations", "first", "seen"), ["sw", "en"], "'en' is the other side of all bitext"),
+        (("rotations", "first", "seen"), ["sw", "en"], "rotations.first.seen: leave 'en' out"),
+        (("bitext", "eng"), "sw.tsv", "bitext.eng: leave English out"),
+        (("bitext", "swa"), "sw.tsv", "bitext.swa: 'sw' is there twice"),
         (("rotations", "first", "seen"), [], "rotations.first.seen: is missing or empty"),
-        (("rotations", "second", "seen"), ["ar"], "'hi' is an unseen language that does have bitext (bitext.hi)"),
+        (
+            ("rotations", "second", "seen"),
+            ["ar"],
+            "rotations.first.unseen: 'hi' has bitext (bitext.hi), but it is `seen` in no",
+        ),
         (
             ("rotations", "second"),
             {"seen": ["ar"], "unseen": []},
-            "rotations.first.unseen: 'hi' is an unseen language",
+            "rotations.first.unseen: 'hi' has bitext (bitext.hi)",
         ),
         (("rotations", "first", "sen"), ["sw"], "rotations.first.sen: there is no such key; did you mean seen"),
         (("bitext", "qx"), "sw.tsv", "bitext.qx: 'qx' is not a language code"),
-        (("bitext", "no"), "sw.tsv", "bitext.no: no rotation sees this language"),
+        (("bitext", "no"), "sw.tsv", "bitext.no: no rotation has this language"),
         (("bitext", "sw"), "gone.tsv", "bitext.sw: "),
         (("seeds",), [], "seeds: is missing or empty"),
-        (("seeds",), [1, 1], "seeds: [1, 1] are not whole numbers, each once"),
-        (("methods", "dtw"), {"loss": "dtw"}, "methods.dtw.loss: there is no loss 'dtw'; there are ot, greedy, mse"),
+        (("seeds",), [1, 1], "seeds: [1, 1] are not different whole numbers from 0"),
+        (("methods", "dtw"), {"loss": "dtw"}, "methods.dtw.loss: there is no loss 'dtw'; choose from ot, greedy, mse"),
         (("methods", "ot", "epsilom"), 0.1, "methods.ot.epsilom: there is no such key; did you mean epsilon"),
         (("methods", "ot", "base"), "mse", "methods.ot.base: there is no such key"),
         (("methods", "ot", "epsilon"), 0, "methods.ot: `epsilon` is 0"),
@@ -155,9 +161,9 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
         (("methods", "ot", "seeds"), [3], "methods.ot.seeds: 3 is not one of 1"),
         (("methods", "ot", "sets"), ["owm"], "methods.ot.sets: 'owm' is not one of english, parallel, own"),
         (("methods", "zero_shot"), {}, "the name 'zero_shot' is taken"),
-        (("methods", "o t"), {}, "methods.o t: names are made of letters"),
-        (("levers", "halfway", "base"), "ott", "levers.halfway.base: there is no method 'ott'"),
-        (("levers", "erased", "base"), "halfway", "no method 'halfway', nor a lever above it that is trained"),
+        (("methods", "o t"), {}, "methods.o t: a name may have letters"),
+        (("levers", "halfway", "base"), "ott", "levers.halfway.base: 'ott' is neither a method nor a trained lever"),
+        (("levers", "erased", "base"), "halfway", "levers.erased.base: 'halfway' is neither a method nor a trained"),
         (("levers", "halfway", "interpolation"), 2, "levers.halfway.interpolation: 2 is not a number from 0 to 1"),
         (("levers", "halfway", "epsilon"), 1, "levers.halfway.epsilon: has no effect"),
         (("levers", "both_sides", "passages"), "nobody", "'nobody' is neither teacher nor student"),
@@ -172,10 +178,19 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
         (
             ("evaluation", "parallel", "qrels"),
             "more.tsv",
-            "evaluation.parallel.qrels: question 'q99' in 'en' is no topic",
+            "evaluation.parallel.qrels: question 'q99' in 'en' is in no file of topics",
         ),
         (("evaluation", "parallel", "qrels"), "none.tsv", "question 'q0' in 'en' has no relevant passage"),
-        (("evaluation", "parallel", "passages", "yo"), "fewer.jsonl", "'en' and 'yo' differ in the passage 'd0'"),
+        (
+            ("evaluation", "parallel", "qrels"),
+            "far.tsv",
+            "'q0' in 'en' has the relevant passage 'd99', which is in no",
+        ),
+        (
+            ("evaluation", "parallel", "passages", "yo"),
+            "fewer.jsonl",
+            "only one of 'en' and 'yo' has the passage 'd0'",
+        ),
         (("evaluation", "arm"), {}, "evaluation.arm: the name 'arm' is taken"),
         (("checkpoint",), {"prefix": "x"}, "checkpoint.prefix: there is no such key"),
         (("teacher",), "./nowhere", "teacher: there is no folder"),
@@ -186,6 +201,7 @@ def test_what_is_wrong_is_named(data, keys, value, message):
     (data / "short.tsv").write_text("q0\twho\n")
     (data / "others.tsv").write_text("r0 0 d0 1\n")
     (data / "none.tsv").write_text("q0 0 d0 0\n")
+    (data / "far.tsv").write_text("q0 0 d0 1\nq0 0 d99 1\n")
     (data / "more.tsv").write_text((data / "qrels.tsv").read_text() + "q99 0 d0 1\n")
     (data / "fewer.jsonl").write_text((data / "passages.yo.jsonl").read_text().partition("\n")[2])
     path = changed(data, *keys, value=value)
@@ -220,7 +236,7 @@ def test_levers_have_what_their_base_has(data):
     assert len(study.arms) == 2 + 4 + 4
 
 
-def test_questions_of_a_set(data):
+def test_questions_of_a_set(data, caplog):
     study = load_study(save(data, config()))
     english, parallel, own = study.evaluation.values()
     assert (
@@ -233,13 +249,16 @@ def test_questions_of_a_set(data):
     (data / "more.tsv").write_text((data / "qrels.tsv").read_text() + "q99 0 d0 1\n")
     lost = load_study(changed(data, "evaluation", "own", "qrels", value="more.tsv")).evaluation["own"]
     assert "q99" in lost.questions["sw"].qrels and "q99" not in lost.questions["sw"].topics
+    assert caplog.messages == [
+        "evaluation.own.qrels: 1 judged questions are in no file of topics, such as 'q99'. Each scores 0."
+    ]
 
 
 def test_arms_have_the_same_english_sentences(data):
     study = load_study(save(data, config()))
     pairs = load_pairs(study, study.arms.values())
-    assert {language: len(found) for language, found in pairs.items()} == dict.fromkeys(LANGUAGES, 35)
-    shared = set.intersection(*(set(found) for found in pairs.values()))
+    assert {language: len(own) for language, own in pairs.items()} == dict.fromkeys(LANGUAGES, 35)
+    shared = set.intersection(*(set(own) for own in pairs.values()))
     assert len(shared) == 20
     first, second = (select_pairs(pairs, seen, 16, seed=1) for seen in (("sw", "yo"), ("ar", "hi")))
     chosen = {
@@ -262,14 +281,14 @@ def test_arms_have_the_same_english_sentences(data):
 def test_monolingual_texts_are_not_translations_of_each_other(data):
     pairs = load_pairs(load_study(save(data, config())), [])
     texts = monolingual_texts(pairs, 10, seed=1)
-    assert set(texts) == {"en", *LANGUAGES} and {len(found) for found in texts.values()} == {10}
-    english = {language: {one for one in found if found[one] in texts[language]} for language, found in pairs.items()}
+    assert set(texts) == {"en", *LANGUAGES} and {len(chosen) for chosen in texts.values()} == {10}
+    english = {language: {text for text in own if own[text] in texts[language]} for language, own in pairs.items()}
     assert len(set(map(frozenset, english.values()))) == len(LANGUAGES)
 
 
 def test_too_little_bitext(data, tmp_path):
     path = changed(data, "pairs", value=36)
-    with pytest.raises(ValueError, match=r"changed.yaml: bitext.sw: 35 pairs .* first-ot-1 asks for 36"):
+    with pytest.raises(ValueError, match=r"changed.yaml: bitext.sw: only 35 pairs .* first-ot-1 needs 36"):
         StudyRun(load_study(path), tmp_path / "out")
     assert not (tmp_path / "out" / "study.json").exists()
 
@@ -305,7 +324,7 @@ def test_a_folder_of_another_study(data, tmp_path):
         (("rotations", "first", "unseen"), ["hi"]),
         (("evaluation", "own", "max_queries"), 3),
     ):
-        with pytest.raises(ValueError, match=f"another config than .*changed.yaml: {'.'.join(keys)}"):
+        with pytest.raises(ValueError, match=f"with another config than .*changed.yaml: {'.'.join(keys)}"):
             record_study(load_study(changed(data, *keys, value=value)), tmp_path)
 
 
@@ -313,26 +332,26 @@ def test_other_bitext_than_before(data, tmp_path):
     study = load_study(save(data, config()))
     pairs = load_pairs(study, [])
     record_pairs(pairs, tmp_path)
-    record_pairs({language: dict(reversed(found.items())) for language, found in pairs.items()}, tmp_path)
+    record_pairs({language: dict(reversed(own.items())) for language, own in pairs.items()}, tmp_path)
     [english, *_] = pairs["yo"]
     pairs["yo"][english] += "."
     (tmp_path / "new").mkdir()
     record_pairs(pairs, tmp_path / "new")  # until an arm is there, nothing could be of other bitext
     record_pairs(load_pairs(study, []), tmp_path / "new")
     (tmp_path / "arms").mkdir()
-    with pytest.raises(ValueError, match="other bitext: that of yo has changed since it began"):
+    with pytest.raises(ValueError, match="other bitext: that of yo has changed since the study began"):
         record_pairs(pairs, tmp_path)
     assert json.loads((tmp_path / "bitext.json").read_text())["yo"]["pairs"] == 35
 
 
 def results(folder: Path) -> dict[str, Any]:
     """All that arms wrote, without the time they took."""
-    found = {}
+    contents = {}
     for path in sorted(folder.glob("arms/*/*.json")):
-        found[str(path.relative_to(folder))] = {
+        contents[str(path.relative_to(folder))] = {
             key: value for key, value in json.loads(path.read_text()).items() if "seconds" not in key
         }
-    return found
+    return contents
 
 
 def test_training_that_was_stopped_goes_on_from_its_checkpoint(data, tmp_path, monkeypatch):
@@ -374,7 +393,11 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     words = ("--config", save(data, config()), "--output_dir", out)
     done = launch(*words)
     assert done.returncode == 0, done.stderr[-6000:]
-    assert "Arm 10 of 10, first-both_sides-1, took" in done.stderr and (out / "report.md").exists()
+    assert (
+        "Arm 10 of 10, first-both_sides-1, took" in done.stderr
+        and "Mean nDCG@10: parallel 0." in done.stderr
+        and (out / "report.md").exists()
+    )
     assert "3/3 [" in done.stderr  # the bar of training, though a study lowers the verbosity
     report = (out / "report.json").read_bytes()
     before = results(out)
@@ -385,12 +408,12 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     assert (arm["steps"], arm["pairs_per_language"]) == (3, 16)
     assert arm["curves"]["step"] == [1, 2, 3] and {"loss", "plan_entropy", "vector_spread"} <= arm["curves"].keys()
     zero_shot, ceiling = (before[f"arms/{name}/parallel.json"] for name in ("zero_shot", "ceiling"))
-    pairs = {(one["query_language"], one["document_language"]): one for one in zero_shot["pairs"]}
+    pairs = {(pair["query_language"], pair["document_language"]): pair for pair in zero_shot["pairs"]}
     assert pairs.keys() == {(q, d) for q in ("en", "sw", "yo", "ar") for d in ("en", "sw", "yo")}
-    for one in ceiling["pairs"]:  # the teacher is the student: English questions are those of zero-shot
-        assert one["maxsim"] == pairs["en", one["document_language"]]["maxsim"]
-    one = pairs["sw", "yo"]["pooled"]
-    assert one["ndcg@10"] == pytest.approx(sum(one["per_query"]["ndcg@10"]) / 8, abs=1e-12)
+    for pair in ceiling["pairs"]:  # the teacher is the student: English questions are those of zero-shot
+        assert pair["maxsim"] == pairs["en", pair["document_language"]]["maxsim"]
+    scores = pairs["sw", "yo"]["pooled"]
+    assert scores["ndcg@10"] == pytest.approx(sum(scores["per_query"]["ndcg@10"]) / 8, abs=1e-12)
     bias = zero_shot["language_bias"]["maxsim"]
     assert bias["by_language"]["sw"] == pytest.approx(sum(bias["per_query"]["sw"]) / 8)
     assert ceiling["language_bias"] is None
@@ -416,10 +439,10 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     shutil.rmtree(first)
     done = launch(*words, "--arms", "first-ot-1")
     assert done.returncode == 0 and "Arm 1 of 1" in done.stderr and results(out) == before
-    with pytest.raises(ValueError, match="out holds a study of another config than .*: pairs differ"):
+    with pytest.raises(ValueError, match="out holds a study with another config than .*: pairs differ"):
         StudyRun(load_study(changed(data, "pairs", value=12)), out)
     shutil.rmtree(first)
     other = Path(shutil.copytree(data, tmp_path / "other"))
     (other / "yo.tsv").write_text((data / "yo.tsv").read_text().replace("\n", "!\n"))
-    with pytest.raises(ValueError, match="out holds a study of other bitext: that of yo has changed"):
+    with pytest.raises(ValueError, match="out holds a study with other bitext: that of yo has changed"):
         StudyRun(load_study(save(other, config())), out)

@@ -1,0 +1,136 @@
+"""Going on with a training that was stopped: which checkpoint is whole, and whether it is of the same training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from datasets import Dataset, IterableDataset
+from safetensors import SafetensorError, safe_open
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..files import write_json
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "optical_run.json"
+
+
+def checkpoint_to_resume(
+    asked: str | bool | None, folder: str | os.PathLike[str], settings: Mapping[str, Any]
+) -> str | None:
+    """Find the checkpoint that a training is to go on from, and check that it is whole and of this training.
+
+    Args:
+        asked (`str` or `bool`, *optional*):
+            A checkpoint's folder; or `True`, `"true"` or `"last"` for the newest whole one; or nothing.
+        folder (`str` or `Path`):
+            The output folder of the training.
+        settings (`Mapping[str, Any]`):
+            What the training is made of now.
+
+    Raises:
+        ValueError: if there is none, or as [`check_checkpoint`] and [`check_settings`].
+    """
+    if not asked or str(asked).lower() in ("false", "no"):
+        return None
+    checkpoint: str | None = str(asked)
+    if str(asked).lower() in ("true", "yes", "last"):
+        checkpoint = newest_checkpoint(folder)
+        if checkpoint is None:
+            raise ValueError(f"`resume_from_checkpoint` is {asked}, and {folder} holds no whole checkpoint.")
+    else:
+        check_checkpoint(str(checkpoint))
+    check_settings(str(checkpoint), settings)
+    logger.info("Going on from %s.", checkpoint)
+    return checkpoint
+
+
+def newest_checkpoint(folder: str | os.PathLike[str]) -> str | None:
+    """Find the newest whole checkpoint of an output folder; those that a kill or a full disk cut off are named.
+
+    Args:
+        folder (`str` or `Path`): the output folder of a training.
+
+    Returns:
+        `str`, *optional*: the checkpoint's folder; `None` if there is none.
+    """
+    checkpoints = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if re.search(r"-\d+$", path.name)]
+    for path in sorted(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        try:
+            check_checkpoint(path)
+        except ValueError as error:
+            logger.warning("%s It is passed over.", error)
+        else:
+            return str(path)
+    return None
+
+
+def check_checkpoint(folder: str | os.PathLike[str]) -> None:
+    """Refuse a checkpoint of which a part is missing or cut off.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    path = Path(folder) / TRAINER_STATE_NAME  # written last
+    try:
+        json.loads(path.read_text(encoding="utf-8"))["global_step"]
+        for path in sorted(Path(folder).glob("*.safetensors")):
+            with safe_open(path, framework="pt"):
+                pass
+        for path in sorted(Path(folder).glob("*.pt*")):
+            with ZipFile(path):
+                pass
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError, BadZipFile) as error:
+        raise ValueError(f"The checkpoint {folder} is not whole: {path.name} is missing or damaged.") from error
+
+
+def bitext_digest(pairs: Dataset | IterableDataset) -> str:
+    """Hash the pairs of a training; of a stream, which is not read twice, only that it is one."""
+    if not isinstance(pairs, Dataset):
+        return "stream"
+    digest = blake2b(digest_size=16)
+    for batch in pairs.select_columns(["language", "english", "translation"]).iter(1000):
+        digest.update(json.dumps(batch).encode())
+    return digest.hexdigest()
+
+
+def write_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+    """Write into a checkpoint what its training was made of."""
+    write_json(Path(folder) / SETTINGS_FILE, settings, indent=2)
+
+
+def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+    """Refuse to go on from a checkpoint with other settings, which its first steps were not made with.
+
+    Args:
+        folder (`str` or `Path`): the checkpoint.
+        settings (`Mapping[str, Any]`): what the training is made of now.
+
+    Raises:
+        ValueError: naming what differs, there and here.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    if not path.exists():
+        logger.warning("%s does not say what it was trained with (optical-hf 0.1.0): it cannot be compared.", folder)
+        return
+    try:
+        there = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"The checkpoint {folder} is not whole: {path.name} is damaged ({error}).") from error
+    here = json.loads(json.dumps(settings))
+    differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if differing:
+        listed = "; ".join(f"{name} is {there.get(name)!r} there, {here.get(name)!r} here" for name in differing)
+        raise ValueError(
+            f"{folder} is of a training with other settings: {listed}. Give the same to go on with it, or another "
+            "--output_dir to begin anew."
+        )

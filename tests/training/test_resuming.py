@@ -1,0 +1,138 @@
+"""Trainings that were stopped: they go on from whole checkpoints of the same training, and end where they should."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from trainers import SGD, changed, make_bitext, weights
+
+from optical_hf.training.resuming import SETTINGS_FILE, newest_checkpoint
+
+SAVED = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 10, "max_steps": 6, "dropout": 0.1}
+
+
+@pytest.fixture
+def whole(build, tmp_path):
+    """A training of six steps of four pairs, four steps an epoch, and its checkpoints."""
+    trainer = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("asked", [True, "true", "last"])
+def test_a_training_that_was_stopped_after_its_last_checkpoint_is_at_its_end(build, whole, asked):
+    resumed = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED)
+    output = resumed.train(resume_from_checkpoint=asked)
+    assert (output.global_step, resumed.state.global_step) == (6, 6)
+    assert changed(weights(whole.model), weights(resumed.model)) == set()
+
+
+def test_the_newest_whole_checkpoint_is_taken(build, whole, tmp_path, caplog):
+    out = tmp_path / "out"
+    (out / "checkpoint-6" / "trainer_state.json").write_text("")
+    weights_file = out / "checkpoint-4" / "model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:-1000])
+    assert newest_checkpoint(out) == str(out / "checkpoint-2")
+    assert "checkpoint-6 is not whole: trainer_state.json is missing or damaged. It is passed over." in caplog.text
+    assert "checkpoint-4 is not whole: model.safetensors" in caplog.text
+    resumed = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 6 and changed(weights(whole.model), weights(resumed.model)) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", SETTINGS_FILE]
+)
+def test_a_checkpoint_that_is_cut_off_is_refused_by_name(build, whole, tmp_path, name):
+    path = tmp_path / "out" / "checkpoint-4" / name
+    path.write_bytes(path.read_bytes()[:20])
+    resumed = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED)
+    with pytest.raises(ValueError, match=f"checkpoint-4 is not whole: {name}"):
+        resumed.train(resume_from_checkpoint=str(path.parent))
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(ValueError, match="out holds no whole checkpoint"):
+        resumed.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 1e-5}, "learning_rate is 5e-05 there, 1e-05 here"),
+        ({"loss": "mse"}, "loss is 'ot' there, 'mse' here"),
+        ({"per_device_train_batch_size": 2}, "per_device_train_batch_size is 4 there, 2 here"),
+        ({"max_steps": 8}, None),
+    ],
+)
+def test_other_settings_are_refused_by_name(build, whole, tmp_path, changes, message):
+    resumed = build(make_bitext(16), folder="out", **{"lr_scheduler_type": "constant", **SAVED, **changes})
+    if message is None:
+        resumed.train(resume_from_checkpoint=True)
+        assert resumed.state.global_step == 8
+        return
+    with pytest.raises(ValueError, match=f"checkpoint-6 is of a training with other settings: {message}"):
+        resumed.train(resume_from_checkpoint=True)
+
+
+def test_other_bitext_and_another_teacher_are_refused(build, whole, tmp_path):
+    with pytest.raises(ValueError, match="other settings: bitext is '"):
+        other = build(make_bitext(17), folder="out", lr_scheduler_type="constant", **SAVED)
+        other.train(resume_from_checkpoint=True)
+    other = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED)
+    with torch.no_grad():
+        next(other.teacher.parameters())[0] += 1
+    with pytest.raises(ValueError, match="other settings: teacher is '"):
+        other.train(resume_from_checkpoint=True)
+
+
+def test_a_checkpoint_of_0_1_0_goes_on_with_a_word(build, whole, tmp_path, caplog):
+    (tmp_path / "out" / "checkpoint-4" / SETTINGS_FILE).unlink()
+    resumed = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
+    assert "does not say what it was trained with" in caplog.text
+    assert changed(weights(whole.model), weights(resumed.model)) == set()
+
+
+def test_the_settings_say_what_the_training_was_made_of(whole, tmp_path):
+    settings = json.loads((tmp_path / "out" / "checkpoint-2" / SETTINGS_FILE).read_text())
+    assert (settings["loss"], settings["processes"], settings["mixed_precision"]) == ("ot", 1, "no")
+    assert {"learning_rate", "seed", "epsilon", "roles", "optim"} <= settings.keys()
+    assert not {"max_steps", "num_train_epochs", "logging_steps", "output_dir"} & settings.keys()
+    assert not (tmp_path / "out" / SETTINGS_FILE).exists()
+
+
+@pytest.mark.parametrize("parts", [(6, 2), (8, 2), (5, 3), (11, 2), (1, 12)])
+def test_a_step_is_the_mean_over_its_pairs_whatever_parts_it_is_cut_into(build, tmp_path, parts):
+    size, accumulation = parts
+    options = SGD | {"max_steps": 1, "retention_share": 0.5}
+    plain = build(make_bitext(8), folder="plain", per_device_train_batch_size=12, **options)
+    plain.train()
+    split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+    cut = build(make_bitext(8), folder="cut", **options, **split)
+    cut.train()
+    assert len(plain.train_dataset) == 12
+    before, after = weights(plain.model), weights(cut.model)
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-5)
+    assert cut.state.log_history[0]["loss"] == pytest.approx(plain.state.log_history[0]["loss"], abs=1e-5)
+
+
+def test_too_little_bitext_for_one_batch_is_an_error(build):
+    trainer = build(make_bitext(16), per_device_train_batch_size=32, dataloader_drop_last=True)
+    with pytest.raises(
+        ValueError, match="There are 16 pairs, and a batch takes 32: with `dataloader_drop_last` nothing"
+    ):
+        trainer.train()
+
+
+def test_a_full_disk_is_named(build, monkeypatch):
+    trainer = build(make_bitext(16), folder="out", **SAVED)
+
+    def full(*args, **kwargs):
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr("transformers.Trainer._save_optimizer_and_scheduler", full)
+    with pytest.raises(OSError, match="Step 2: the checkpoint could not be written to .*out.*Make room"):
+        trainer.train()
