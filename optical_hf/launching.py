@@ -166,8 +166,9 @@ def _processes_asked_of_accelerate() -> int:
     asked, _ = launch_command_parser().parse_known_args(_launch_arguments(launcher.cmdline()))
     # As `accelerate launch` does: its own file of defaults (`accelerate config`) holds where none is named.
     has_defaults = os.path.isfile(default_config_file) and not asked.cpu
-    if asked.num_processes is None and (asked.config_file is not None or has_defaults):
-        return load_config_from_file(asked.config_file).num_processes
+    config_file = asked.config_file or (default_config_file if has_defaults else None)
+    if asked.num_processes is None and config_file is not None:
+        return load_config_from_file(config_file).num_processes
     return asked.num_processes or 1
 
 

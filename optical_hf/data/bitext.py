@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,11 @@ from typing import Any
 from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets, interleave_datasets
 from tqdm.auto import tqdm
 
-from .bitext_readers import MalformedLines, Source, find_source, read_pairs
+from .bitext_readers import Source, find_source, read_pairs
 from .bitext_sampling import balance_languages, check_temperature, language_probabilities
+from .characters import normalized, visible
 from .languages import language_code
+from .malformed_lines import MalformedLines
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ _FEATURES = Features({"english": Value("string"), "translation": Value("string")
 _HAN_KANA = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WIDE = re.compile(f"[{_HAN_KANA}\u1100-\u11ff\uac00-\ud7af]")  # and Hangul
 _UNSPACED_WORD = re.compile(f"[{_HAN_KANA}]{{2}}|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{{5}}")
+_LONGEST_WORD = 64  # characters, on average over a side
 _CHUNK = 100_000
 _MOST_REMEMBERED = 5_000_000
 
@@ -93,19 +95,21 @@ def load_bitext(
 ) -> Bitext:
     """Read bitext of one or several languages, filtered and counted.
 
-    Every text is Unicode NFC with single spaces. A pair is dropped for the first of these reasons that holds: a side
-    is `empty`; both sides are `identical` but for case; one is too `long`; their lengths are `mismatched`; it is a
-    `duplicate` of a pair of that language, from whichever source.
+    Every text is Unicode NFC with single spaces and without what cannot be seen, see [`characters.visible`]. A pair is
+    dropped for the first of these reasons that holds: a side is `empty`; both sides are `identical` but for case; one
+    is too `long`; their lengths are `mismatched`; it is a `duplicate` of a pair of that language, from whichever
+    source.
 
     Args:
         sources (`Mapping[str, str | Path | Sequence[str | Path]]`):
-            By language code, one or several of: a `.tsv` file of english<TAB>translation; a `.jsonl` file with the
-            keys `english` and `translation` (or `non_english`), or `translation` with `{"en": ..., "sw": ...}`; a
-            `.tmx` file; two parallel text files `"corpus.en,corpus.sw"` or their prefix `"corpus"`; a dataset with
-            such columns, as a folder or as `"owner/name"` or `"owner/name:config"` on the Hub. Files may be `.gz`.
+            By language code, one or several of: a `.tsv` file of english<TAB>translation, or whose first line names
+            such columns; a `.jsonl` file with the keys `english` and `translation` (or `non_english`), or
+            `translation` with `{"en": ..., "sw": ...}`; a `.tmx` file; two parallel text files
+            `"corpus.en,corpus.sw"` or their prefix `"corpus"`; a dataset with such columns, as a folder or as
+            `"owner/name"` or `"owner/name:config"` on the Hub. Files may be `.gz`, `.bz2` or `.xz`.
         max_words (`int`, *optional*, defaults to 128):
             The most words of a side. In scripts without spaces, 2 characters of Han or kana and 5 of Thai, Lao,
-            Burmese or Khmer are a word.
+            Burmese or Khmer are a word. More than 64 characters a word are too long as well.
         max_ratio (`float`, *optional*, defaults to 3.0):
             How many times as long as the other a side may be, in characters, with 10 added to both so that short
             sentences pass. A character of Han, kana or Hangul counts as two.
@@ -188,10 +192,17 @@ def _filtered_pairs(
     pairs = (pair for source in sources for pair in read(source))
     hidden = streaming or os.environ.get("RANK", "0") != "0"
     for first, second in tqdm(pairs, desc=f"Reading bitext en-{language}", unit=" pairs", delay=3, disable=hidden):
-        english, translation = _normalise(first), _normalise(second)
-        reason = _reason_to_drop(english, translation, max_words, max_ratio)
+        english, translation = " ".join(visible(first).split()), " ".join(visible(second).split())
+        reason: str | None
+        if not english or not translation:
+            reason = "empty"
+        elif max(len(english), len(translation)) > _LONGEST_WORD * max_words:
+            reason = "long"  # before the normal form, which costs more: a line may be a whole file
+        else:
+            english, translation = normalized("NFC", english), normalized("NFC", translation)
+            reason = _reason_to_drop(english, translation, max_words, max_ratio)
         if reason is None:
-            key = blake2b(f"{english}\t{translation}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            key = blake2b(f"{english}\t{translation}".encode(), digest_size=8).digest()
             if key in seen:
                 reason = "duplicate"
             elif not streaming or len(seen) < _MOST_REMEMBERED:
@@ -201,19 +212,21 @@ def _filtered_pairs(
             yield {"english": english, "translation": translation, "language": language}
 
 
-def _normalise(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
 def _reason_to_drop(english: str, translation: str, max_words: int, max_ratio: float) -> str | None:
-    if not english or not translation:
-        return "empty"
     if english.casefold() == translation.casefold():
         return "identical"
-    if any(len(text.split()) + len(_UNSPACED_WORD.findall(text)) > max_words for text in (english, translation)):
+    if _words(english) > max_words or _words(translation) > max_words:
         return "long"
-    shorter, longer = sorted(len(text) + len(_WIDE.findall(text)) for text in (english, translation))
+    shorter, longer = sorted((_width(english), _width(translation)))
     return "mismatched" if longer + 10 > max_ratio * (shorter + 10) else None
+
+
+def _words(text: str) -> int:
+    return text.count(" ") + 1 + (0 if text.isascii() else len(_UNSPACED_WORD.findall(text)))
+
+
+def _width(text: str) -> int:
+    return len(text) + (0 if text.isascii() else len(_WIDE.findall(text)))
 
 
 def _chunks(rows: Iterator[dict[str, str]]) -> Iterator[Dataset]:

@@ -11,6 +11,8 @@ import unicodedata
 
 from datasets import Dataset, IterableDataset
 
+from .characters import normalized
+
 _ABOVE = 230  # the canonical combining class of marks above a letter
 
 
@@ -35,14 +37,14 @@ def drop_marks(text: str, *, above_only: bool = True) -> str:
     """
     kept: list[str] = []
     latin = False
-    for character in unicodedata.normalize("NFD", text):
+    for character in normalized("NFD", text):
         kind = unicodedata.combining(character)
         if not kind:
             latin = unicodedata.name(character, "").startswith("LATIN")
         elif latin and (not above_only or kind == _ABOVE):
             continue
         kept.append(character)
-    return unicodedata.normalize("NFC", "".join(kept))
+    return normalized("NFC", "".join(kept))
 
 
 def with_concatenation(dataset: Dataset | IterableDataset, sentences: int, seed: int = 0) -> Dataset | IterableDataset:

@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -22,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from .languages import language_code
+from .mteb_tables import iter_passage_table, read_candidates, read_judgements, read_queries
 from .trec_files import iter_passages, read_qrels, read_topics
 
 logger = logging.getLogger(__name__)
@@ -191,19 +189,11 @@ def _load_mteb(code: str, protocol: str, split: str, locate: Callable[[str], Pat
             f"{path.parent.parent} is {MTEB_SETS['rerank']}, as it has {code}-top_ranked: "
             f"load it with the protocol 'rerank', not {protocol!r}."
         )
-    qrels: dict[str, dict[str, int]] = {}
-    for qid, docid, relevance in _rows(path, "query-id", "corpus-id", "score"):
-        qrels.setdefault(str(qid), {})[str(docid)] = int(relevance)
-    # The queries of all splits and subsets may be there: MTEB runs only those that are judged.
-    topics = {str(qid): text for qid, text in _rows(table("queries"), "id", "text") if str(qid) in qrels}
-    candidates = None
-    if protocol == "rerank":
-        ranked = _rows(table("top_ranked"), "query-id", "corpus-ids")
-        candidates = {str(qid): [str(docid) for docid in docids] for qid, docids in ranked if str(qid) in topics}
-    for part, content in (("qrels", qrels), ("queries", topics), ("top_ranked", candidates)):
-        if content is not None and not content:
-            raise ValueError(f"{table(part)}: no row of it is of use.")
-    return MiraclSet(code, protocol, split, topics, qrels, partial(_iter_table, table), candidates)
+    qrels = read_judgements(path)
+    topics = read_queries(table("queries"), qrels)
+    candidates = read_candidates(table("top_ranked"), topics) if protocol == "rerank" else None
+    # The file of passages is fetched when it is needed.
+    return MiraclSet(code, protocol, split, topics, qrels, lambda: iter_passage_table(table("corpus")), candidates)
 
 
 def _iter_corpus(locate: Callable[[str], Path], names: list[str], local: bool) -> Iterator[tuple[str, str]]:
@@ -228,35 +218,6 @@ def _iter_judged(
     logger.warning(
         "%d of the %d judged passages are not in the corpus (such as %r).", len(missing), judged, min(missing)
     )
-
-
-def _iter_table(table: Callable[[str], Path]) -> Iterator[tuple[str, str]]:
-    path = table("corpus")
-    seen: set[str] = set()
-    for docid, text, title in _rows(path, "id", "text", "title"):
-        docid = str(docid)
-        if docid in seen:
-            raise ValueError(f"{path}: document id {docid!r} is there twice.")
-        seen.add(docid)
-        title = (title or "").strip()
-        yield docid, f"{title}. {text}" if title else text
-    if not seen:
-        raise ValueError(f"{path} is empty: it holds no passage.")
-
-
-def _rows(path: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """Stream columns of a parquet file. `id` may be called `_id`; `title` may be missing."""
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            here = {column: f"_{column}" if column == "id" and "_id" in names else column for column in columns}
-            if missing := [name for column, name in here.items() if name not in names and column != "title"]:
-                raise ValueError(f"{path}: no column {' nor '.join(map(repr, missing))} among {names}.")
-            for batch in file.iter_batches(columns=[name for name in here.values() if name in names]):
-                rows = batch.to_pylist()
-                yield from (tuple(row.get(name) for name in here.values()) for row in rows)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: no parquet file, or one that is cut off or damaged ({error}).") from error
 
 
 def _find(folder: Path, repository: str, revision: str | None, name: str) -> Path:

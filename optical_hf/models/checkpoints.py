@@ -92,6 +92,11 @@ def load_checkpoint(
     for name in ("query_length", "document_length"):
         default = inspect.signature(OpticalConfig).parameters[name].default
         settings[name] = (settings[name] or longest) if name in settings else min(default, longest)
+        if readable is not None and settings[name] > readable and name not in overrides:
+            logger.warning(
+                "%s says `%s` %d, but reads at most %d tokens.", name_or_path, name, settings[name], readable
+            )
+            settings[name] = readable
     if "document_skiplist" in settings:
         settings["document_skiplist"] = _known_words(settings["document_skiplist"], tokenizer)
     # Before the configuration is made: that resets the attention implementation of the encoder's own.

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..data.languages import language_code
-from .bm25_terms import analyzer, import_extra, stemmer_of
+from .bm25_terms import ANALYSIS_VERSION, analyzer, import_extra, stemmer_of
 
 POSTINGS_AT_ONCE = 1 << 22  # bounds the memory of building: some 300 MB
 
@@ -30,7 +30,7 @@ class BM25Index:
     Raises:
         FileNotFoundError: if there is no index in `folder`.
         ImportError: if bm25s or PyStemmer is not installed.
-        ValueError: if it was built with another stemmer than PyStemmer has here.
+        ValueError: if it was built by another analysis or stemmer than there is here, or is damaged.
 
     Example:
         >>> index = BM25Index.build([("d1", "The Nile flows"), ("d2", "A lake")], "en", "bm25-index")
@@ -43,18 +43,29 @@ class BM25Index:
         if not (folder / "analysis.json").is_file():
             raise FileNotFoundError(f"{folder}: no BM25 index is there; write one with BM25Index.build.")
         bm25s = import_extra("bm25s")
-        analysis = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
-        self.language: str = analysis["language"]
-        self.passages: str = analysis["passages"]  # what `digest_passages` says of them
-        if analysis["stemmer"] != stemmer_of(self.language):
+        try:
+            analysis = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
+            self.language: str = analysis["language"]
+            self.passages: str = analysis["passages"]  # what `digest_passages` says of them
+            version, stemmer = analysis.get("version", 1), analysis["stemmer"]
+            self._scores = bm25s.BM25.load(folder, mmap=True)
+            self._docids = np.memmap(folder / "docids.txt", dtype=np.uint8, mode="r")
+            self._ends = np.load(folder / "docid_ends.npy", mmap_mode="r")
+            if self._ends[-1] + 1 != len(self._docids):
+                raise ValueError("docids.txt is of another length")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError) as error:
+            raise ValueError(f"{folder}: a damaged BM25 index ({error!r}): delete it, and build it again.") from error
+        if version != ANALYSIS_VERSION:
             raise ValueError(
-                f"{folder} was built with the stemmer {analysis['stemmer']}, but PyStemmer has "
-                f"{stemmer_of(self.language)} for {self.language!r} here: install the same version, or build it again."
+                f"{folder} was built by version {version} of the analysis; the terms of version {ANALYSIS_VERSION}, "
+                "which is here, are others: delete it, and build it again."
+            )
+        if stemmer != stemmer_of(self.language):
+            raise ValueError(
+                f"{folder} was built with the stemmer {stemmer}, but PyStemmer has {stemmer_of(self.language)} for "
+                f"{self.language!r} here: install the same version, or build it again."
             )
         self._analyze = analyzer(self.language)
-        self._scores = bm25s.BM25.load(folder, mmap=True)
-        self._docids = np.memmap(folder / "docids.txt", dtype=np.uint8, mode="r")
-        self._ends = np.load(folder / "docid_ends.npy", mmap_mode="r")
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -74,9 +85,9 @@ class BM25Index:
 
         Args:
             passages (`Iterable[tuple[str, str]]`):
-                Document ids, each once, and passages, such as of [`trec.iter_passages`]. Read once.
+                Document ids, each once, and passages, such as of [`iter_passages`]. Read once.
             language (`str`):
-                Language of passages and queries, see [`analyzer.analyzer`].
+                Language of passages and queries, see [`bm25_terms.analyzer`].
             folder (`str` or `Path`):
                 Where to write it; not there yet, or empty.
             k1, b (`float`, *optional*, default to 0.9 and 0.4):
@@ -100,7 +111,12 @@ class BM25Index:
             partial.mkdir()
             postings = _Postings(passages, analyzer(code), Path(scratch), partial)
             postings.write_scores(retriever, partial)
-            analysis = {"language": code, "stemmer": stemmer_of(code), "passages": postings.digest}
+            analysis = {
+                "version": ANALYSIS_VERSION,
+                "language": code,
+                "stemmer": stemmer_of(code),
+                "passages": postings.digest,
+            }
             (partial / "analysis.json").write_text(json.dumps(analysis) + "\n", encoding="utf-8")
             os.replace(partial, folder)
         return cls(folder)

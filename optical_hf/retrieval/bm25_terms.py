@@ -9,33 +9,39 @@ from functools import cache
 from typing import Any
 
 from ..data.languages import language_code
+from .bm25_letters import letter_folding
 
 # Snowball's name of each language. Which of them are there depends on the version of PyStemmer.
 STEMMERS = {
     "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
     "eo": "esperanto", "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian", "fi": "finnish",
     "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian",
-    "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian", "pl": "polish",
-    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "st": "sesotho", "sv": "swedish",
-    "ta": "tamil", "tr": "turkish", "yi": "yiddish",
+    "it": "italian", "lt": "lithuanian", "nb": "norwegian", "ne": "nepali", "nl": "dutch", "no": "norwegian",
+    "pl": "polish", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "st": "sesotho",
+    "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
 
-# Written without spaces, or, as Korean is, with endings joined to the noun.
-BIGRAM_LANGUAGES = ("ja", "ko", "th", "zh")
-# Thai, Hangul, kana and Han letters; words of other scripts among them stay whole.
+# What an index was analysed by. A change of the terms of any text, here or in `bm25_letters`, has to raise it.
+ANALYSIS_VERSION = 2
+
+# Letters of scripts that are written without spaces, or, as Korean is, with endings joined to the noun: Tai scripts
+# (Thai, Lao, Tai Le, New Tai Lue, Tai Tham, Tai Viet), Burmese, Hangul, Khmer, kana, Bopomofo, Han, Yi, Javanese.
+# Digits are left out. Words of other scripts among them stay whole.
 _BIGRAM_LETTERS = (
-    "\u0e01-\u0e3a\u0e40-\u0e4e\u1100-\u11ff\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"
-    "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ec6\u0ec8-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u109a-\u109f"
+    "\u1100-\u11ff\u1780-\u17d3\u17d7\u17dc\u17dd\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7f\u1aa7\u3005-\u3007"
+    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\ua000-\ua48c\ua980-\ua9c0\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa7f\uaa80-\uaac2\uaadb-\uaadd"
+    "\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 )
-# Zero-width joiners and the soft hyphen are no letters, and texts differ in them: the words must not.
-_INVISIBLE = re.compile("[\u00ad\u200c\u200d]")
 
 
 def analyzer(language: str) -> Callable[[str], list[str]]:
-    """Make the function that cuts texts of a language into terms, in lower case and Unicode's NFKC form.
+    """Make the function that cuts texts of a language into terms, with their letters as [`letter_folding`] makes them.
 
-    Terms are stems where PyStemmer has a stemmer, pairs of neighbouring characters in Chinese, Japanese, Korean and
-    Thai, and words elsewhere. No stop words are left out.
+    Terms are stems where PyStemmer has a stemmer, and words elsewhere; in scripts that do not part words by spaces,
+    whatever the language, pairs of neighbouring letters, and letters with a vowel or a tone on them. No stop words are
+    left out.
 
     Args:
         language (`str`): as [`languages.language_code`] reads it.
@@ -48,37 +54,38 @@ def analyzer(language: str) -> Callable[[str], list[str]]:
         (['river', 'run'], ['尼罗', '罗河', 'nile'])
     """
     code = language_code(language)
-    instead = " " if code == "fa" else ""  # in Persian, the non-joiner parts affixes from their word
-    words, runs, characters = _patterns()
+    fold = letter_folding(code)
+    words, unspaced, runs, characters = _patterns()
     stemmer = stemmer_of(code)
-    stem = None if stemmer is None else import_extra("Stemmer").Stemmer(stemmer).stemWords
+    stem: Callable[[list[str]], list[str]] = list
+    if stemmer is not None:
+        stem = import_extra("Stemmer").Stemmer(stemmer).stemWords
 
-    def normalize(text: str) -> str:
-        return unicodedata.normalize("NFKC", _INVISIBLE.sub(instead, text)).lower()
-
-    def analyze_words(text: str) -> list[str]:
-        found = words.findall(normalize(text))
-        return found if stem is None else stem(found)
-
-    def analyze_bigrams(text: str) -> list[str]:
+    def analyze(text: str) -> list[str]:
+        text = fold(text)
+        if not unspaced.search(text):
+            return stem(words.findall(text))
         terms: list[str] = []
-        for run, word in runs.findall(normalize(text)):
+        for run, word in runs.findall(text):
             letters = characters.findall(run)
-            terms += map("".join, zip(letters, letters[1:], strict=False)) if len(letters) > 1 else [word or run]
+            terms += map("".join, zip(letters, letters[1:], strict=False))
+            # A letter with its vowel can be a word: in Burmese many are.
+            terms += [letter for letter in letters if len(letter) > 1] if len(letters) > 1 else letters or stem([word])
         return terms
 
-    return analyze_bigrams if code in BIGRAM_LANGUAGES else analyze_words
+    return analyze
 
 
 @cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Words; runs of bigram letters or else words; single letters with the marks that are written on them."""
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Words; a bigram letter; runs of these or else words; single letters with the marks that are written on them."""
     # \w leaves out combining marks, so that the vowel signs of Telugu, Bengali and Hindi would cut words to pieces.
     # Marks beyond U+FFFF, of few living scripts, are left out: a class with them takes ten times as long.
     marks = "".join(char for char in map(chr, range(0x10000)) if unicodedata.category(char) in ("Mn", "Mc"))
     words = re.compile(f"\\w+(?:[{marks}]+\\w*)*")
-    runs = re.compile(f"([{_BIGRAM_LETTERS}][{_BIGRAM_LETTERS}{marks}]*)|((?:(?![{_BIGRAM_LETTERS}])[\\w{marks}])+)")
-    return words, runs, re.compile(f"[^{marks}][{marks}]*|[{marks}]+")
+    letter = f"[{_BIGRAM_LETTERS}]"
+    runs = re.compile(f"({letter}[{_BIGRAM_LETTERS}{marks}]*)|((?!{letter})\\w(?:(?!{letter})[\\w{marks}])*)")
+    return words, re.compile(letter), runs, re.compile(f"[^{marks}][{marks}]*|[{marks}]+")
 
 
 def stemmer_of(code: str) -> str | None:

@@ -15,6 +15,7 @@ from transformers import AutoModel
 
 from optical_hf import OpticalStudent
 from optical_hf.commands import distill
+from optical_hf.launching import writing
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SENTENCES = [
@@ -212,6 +213,22 @@ def test_config_file_with_the_command_line_over_it(folder):
         config.write_text(text)
         with pytest.raises(ValueError, match=what):
             distill.reader().read(["--config", str(config)])
+
+
+def test_the_record_says_what_happened(folder, tiny_encoder, monkeypatch, caplog):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as `accelerate launch --mixed_precision bf16` does
+    words = arguments(folder, tiny_encoder, held_out=4, max_steps=1, save_strategy="no")
+    distill.main(words)
+    results = json.loads((folder / "student" / "results.json").read_text())
+    assert (results["arguments"]["bf16"], results["arguments"]["fp16"]) == (True, False)
+    assert "--held_out keeps 4 of the 10 pairs of 'sw' for evaluation, and 6 are trained on." in caplog.text
+    assert not list((folder / "student").glob(".*lock*"))
+
+
+def test_a_folder_that_is_being_written(folder, tiny_encoder):
+    (folder / "student").mkdir()
+    with writing(folder / "student"), pytest.raises(OSError, match="student is being written by process"):
+        distill.main(arguments(folder, tiny_encoder))
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import logging
+import lzma
 import math
 import pickle
+import re
+import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset, DatasetDict
 
 from optical_hf.data.bitext import load_bitext, parse_bitext_arguments
+from optical_hf.data.bitext_readers import find_source
 from optical_hf.data.bitext_sampling import balance_languages, hold_out, language_probabilities
 from optical_hf.data.languages import language_code
 
@@ -300,16 +307,139 @@ def test_an_undecodable_moses_line_keeps_the_files_aligned(tmp_path: Path) -> No
     assert str(error.value).split("\n  ")[1:] == [f"{tmp_path}/c.en:2: not UTF-8 at byte 1; convert the file to UTF-8"]
 
 
-@pytest.mark.parametrize(("name", "line"), [("b.tsv.gz", ":1"), ("b.tmx.gz", "")])
-@pytest.mark.parametrize("damage", ["cut", "not gzip"])
-def test_damaged_gzip(tmp_path: Path, name: str, line: str, damage: str) -> None:
-    path = write(tmp_path / name, TMX if ".tmx" in name else tsv(PAIRS))
-    path.write_bytes(path.read_bytes()[:40] if damage == "cut" else b"Good morning.\tE kaaro.\n")
-    with pytest.raises(ValueError) as error:
+@pytest.mark.parametrize("name", ["b.tsv", "b.jsonl", "b.tmx"])
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_damaged_compressed_files(tmp_path: Path, name: str, compress: Callable[[bytes], bytes]) -> None:
+    rows = [(f"Good morning {i}.", f"Ẹ káàárọ̀ {i}.") for i in range(9)]
+    contents = {
+        "b.tsv": tsv(rows),
+        "b.jsonl": "".join(json.dumps({"english": e, "translation": y}) + "\n" for e, y in rows),
+        "b.tmx": TMX,
+    }
+    path = write(tmp_path / name, compress(contents[name].encode())[:-12])
+    with pytest.raises(ValueError, match=r"1 malformed line in the bitext") as error:
         load_bitext({"yo": path})
-    assert str(error.value).split("\n  ")[1:] == [
-        f"{path}{line}: the gzip file is cut off or damaged here; fetch it again"
+    problem = str(error.value).split("\n  ")[1]
+    assert re.fullmatch(rf"{path}(:\d+)?: the file is cut off or damaged( here)?; fetch it again", problem)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, bytes])
+@pytest.mark.parametrize("name", ["b.tsv", "b.tsv.gz", "b.tsv.bz2", "b.tsv.xz"])
+def test_the_first_bytes_tell_how_a_file_is_compressed(
+    tmp_path: Path, name: str, compress: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / name).write_bytes(compress(tsv(PAIRS).encode()))
+    assert pairs_of(load_bitext({"yo": tmp_path / name}).dataset) == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x28\xb5\x2f\xfd", "compressed by Zstandard"),
+        (b"PAR1", "a parquet file"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+        (b"\x04\x22\x4d\x18", "compressed by LZ4"),
+    ],
+)
+def test_other_archives_are_named(tmp_path: Path, start: bytes, what: str) -> None:
+    path = write(tmp_path / "b.tsv", start + b"\x00\xff\n")
+    with pytest.raises(ValueError, match=rf"b\.tsv is {what}: unpack it, or compress it by gzip, bzip2 or xz"):
+        load_bitext({"yo": path})
+
+
+@pytest.mark.parametrize(
+    ("language", "names", "expected"),
+    [
+        ("swh", ["m.en", "m.swh"], ("m.en", "m.swh")),
+        ("sw", ["m.eng", "m.swh"], ("m.eng", "m.swh")),
+        ("sw", ["m.en", "m.sw", "m.swh", "m.sw_KE"], ("m.en", "m.sw")),
+        ("sw", ["m.en_GB", "m.en.bak", "m.sw_KE.xz", "m.txt"], ("m.en_GB", "m.sw_KE.xz")),
+        ("sw", ["m.en", "m.en.gz", "m.sw.bz2"], ("m.en", "m.sw.bz2")),
+    ],
+)
+def test_sides_are_found_by_any_tag_of_their_language(
+    tmp_path: Path, language: str, names: list[str], expected: tuple[str, str]
+) -> None:
+    for name in names:
+        (tmp_path / name).write_text("a\n")
+    (source,) = parse_bitext_arguments([f"{language}={tmp_path}/m"])["sw"]
+    assert find_source(source, "sw") == ("moses", tuple(f"{tmp_path}/{name}" for name in expected))
+
+
+def test_sides_with_two_tags_of_a_language(tmp_path: Path) -> None:
+    for name in ("m.en", "m.zh_Hans", "m.zh_Hant"):
+        (tmp_path / name).write_text("a\n")
+    with pytest.raises(ValueError, match=r"/m: the endings 'zh_Hans' and 'zh_Hant' are all 'zh'; keep one, .* or "):
+        load_bitext({"zh": tmp_path / "m"})
+
+
+def test_two_compressed_sides(tmp_path: Path) -> None:
+    for name, side in zip(("z.en.xz", "z.yo.xz"), zip(*PAIRS, strict=True), strict=True):
+        (tmp_path / name).write_bytes(lzma.compress("\n".join(side).encode()))
+    assert pairs_of(load_bitext({"yo": f"{tmp_path}/z.en.xz,{tmp_path}/z.yo.xz"}).dataset) == PAIRS
+    with pytest.raises(ValueError, match="names the English file second"):
+        load_bitext({"yo": f"{tmp_path}/z.yo.xz,{tmp_path}/z.en.xz"})
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("english\ttranslation", "{english}\t{yoruba}"),
+        ("non_english\tid\tenglish", "{yoruba}\t7\t{english}"),
+        ("\ufeffenglish\ttranslation\tnon_english", "{english}\t{yoruba}\tunused"),
+    ],
+)
+def test_the_first_line_of_tsv_may_name_its_columns(tmp_path: Path, header: str, line: str) -> None:
+    lines = [line.format(english=english, yoruba=yoruba) for english, yoruba in PAIRS]
+    path = write(tmp_path / "b.tsv", "\n".join([header, *lines]))
+    assert pairs_of(load_bitext({"yo": path}).dataset) == PAIRS
+    if header.count("\t") == 2:
+        path.write_text("\n".join([header, *lines, "a\tb"]))
+        with pytest.raises(ValueError, match=r"b\.tsv:4: 2 columns; the first line has 3"):
+            load_bitext({"yo": path})
+
+
+def test_a_byte_order_mark_within_joined_files_is_no_text(tmp_path: Path) -> None:
+    lines = [json.dumps({"english": e, "translation": y}) for e, y in PAIRS]
+    path = write(tmp_path / "b.jsonl", "".join(f"\ufeff{line}\n" for line in lines))
+    assert pairs_of(load_bitext({"yo": path}).dataset) == PAIRS
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_cannot_be_seen_is_no_text(tmp_path: Path, streaming: bool) -> None:
+    # Soft hyphens, marks of direction and of byte order go; the non-joiner of Persian stays.
+    persian = "می\u200cخواهم بروم"
+    rows = [
+        ("I want to go.", persian),
+        ("\u200b", "\u0628"),
+        ("Yes.", "\ufeff\u200e \u2060"),
+        ("I want\ufeff to go.", persian),
+        ("\u200eI wa\u00adnt to\u200b go.", f"\u202b{persian}\u200c\u202c"),
+        ("I want to go.", persian.replace("\u200c", "")),
     ]
+    bitext = load_bitext({"fa": write(tmp_path / "b.tsv", tsv(rows))}, streaming=streaming)
+    assert pairs_of(bitext.dataset) == [rows[0], rows[5]]
+    assert bitext.counts["fa"] == counts(kept=2, empty=2, duplicate=2)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_side_of_too_many_characters_is_never_normalised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    given: list[int] = []
+
+    def normalized(form: str, text: str) -> str:
+        given.append(len(text))
+        return unicodedata.normalize(form, text)
+
+    monkeypatch.setattr("optical_hf.data.bitext.normalized", normalized)
+    marks = "a" + "\u0301\u0316" * 32_000  # 128 kB
+    rows = [("Good.", marks), (marks, "Dara."), ("x" * 256, "y" * 256), ("x" * 257, "y" * 256), ("", marks)]
+    bitext = load_bitext({"yo": write(tmp_path / "b.tsv", tsv(rows))}, max_words=4, streaming=streaming)
+    assert [len(row["english"]) for row in bitext.dataset] == [256]
+    assert bitext.counts["yo"] == counts(kept=1, long=3, empty=1)
+    assert given == [256, 256]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -365,7 +495,9 @@ def test_hub_names_and_configs(monkeypatch: pytest.MonkeyPatch) -> None:
             raise FileNotFoundError("Dataset 'owner/missing' doesn't exist on the Hub")
         return Dataset.from_list([{"translation": {"en": "Good.", "sw": "Nzuri."}}])
 
-    monkeypatch.setattr("optical_hf.data.bitext_readers.load_dataset", load_dataset)
+    monkeypatch.setattr("optical_hf.data.bitext_datasets.load_dataset", load_dataset)
+    builder = SimpleNamespace(config=SimpleNamespace(data_files={"test": ["hf://datasets/owner/pairs/test.parquet"]}))
+    monkeypatch.setattr("optical_hf.data.bitext_datasets.load_dataset_builder", lambda *arguments: builder)
     assert pairs_of(load_bitext({"sw": "owner/pairs:en-sw"}, split="test").dataset) == [("Good.", "Nzuri.")]
     with pytest.raises(
         ValueError, match=r"^owner/missing: no such file here, and the Hub gives no such dataset \(Data"

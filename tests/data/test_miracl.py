@@ -163,7 +163,7 @@ def test_damaged_parquet(tmp_path):
     with pytest.raises(ValueError, match=r"sw-corpus.*parquet: no column 'text' among \['_id', 'contents'\]"):
         next(found.iter_passages())
     write_parquet(tmp_path, "corpus", [{"_id": "a", "text": "x"}, {"_id": "a", "text": "y"}])
-    with pytest.raises(ValueError, match="sw-corpus.*parquet: document id 'a' is there twice"):
+    with pytest.raises(ValueError, match="sw-corpus.*parquet, row 2: document id 'a' is there twice"):
         list(found.iter_passages())
     write_parquet(tmp_path, "queries", [{"_id": "unknown", "text": "x"}])
     with pytest.raises(ValueError, match="sw-queries.*parquet: no row of it is of use"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import random
 
 import numpy as np
@@ -115,6 +117,16 @@ def test_passages_are_read_lazily(tmp_path):
         (read_passages, '{"docid": 7, "text": "x"}\n', "line 1: `docid` must be a string, not 7"),
         (read_passages, '{"docid": "a", "text": null}\n', "line 1: `text` must be a string, not null"),
         (read_passages, '{"docid": "a b", "text": "x"}\n', "line 1: the document id 'a b'"),
+        (read_topics, "1\t\ufeff\u200b\n", "line 1: query '1' has no text"),
+        (read_passages, "[" * 100_000, "line 1: JSON that is nested too deeply"),
+        (read_passages, '{"docid": "a", "text": "x", "n": ' + "9" * 5000 + "}", "line 1: a number of too many digits"),
+        (
+            read_passages,
+            '{"docid": "\ufeffa", "text": "x"}',
+            "line 1: the document id .* begins with a byte order mark",
+        ),
+        (read_passages, '{"docid": "a", "title": 0, "text": "x"}', "line 1: `title` must be a string, not 0"),
+        (read_qrels, "1 Q0 a " + "9" * 5000, "line 1: the relevance .* is not an integer"),
         (read_passages, '["a", "x"]\n', "line 1: expected a JSON object .* not list"),
         (read_passages, "", "is empty"),
     ],
@@ -125,7 +137,7 @@ def test_bad_files_are_named_with_their_line(reader, content, message, tmp_path)
         reader(path)
 
 
-def test_cut_off_and_false_gzip(tmp_path):
+def test_damaged_and_misnamed_compressed_files(tmp_path):
     random.seed(0)
     lines = "".join(json.dumps({"docid": f"d{i}", "text": f"{random.random()}"}) + "\n" for i in range(2000))
     whole = gzip.compress(lines.encode())
@@ -133,9 +145,50 @@ def test_cut_off_and_false_gzip(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"docs\.jsonl\.gz, after line \d{3,4}: cut off"):
         read_passages(path)
-    path.write_bytes(lines.encode())
-    with pytest.raises(ValueError, match=r"docs\.jsonl\.gz, after line 0: .* no gzip file"):
+    whole_passages = {record["docid"]: record["text"] for record in map(json.loads, lines.splitlines())}
+    for content in (lines.encode(), whole, bz2.compress(lines.encode()), lzma.compress(lines.encode())):
+        path.write_bytes(content)
+        assert read_passages(path) == whole_passages
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"docs\.jsonl\.gz is a zip archive: unpack it"):
         read_passages(path)
+    path.write_bytes(lzma.compress("".join(f"{i}\tswali\n" for i in range(9)).encode())[:-9])
+    with pytest.raises(ValueError, match=r"docs\.jsonl\.gz, after line \d: cut off or damaged"):
+        read_topics(path)
+
+
+def test_lone_surrogates_of_passages_are_replaced_and_said(tmp_path, caplog):
+    path = write(
+        tmp_path / "p.jsonl", '{"docid": "a", "text": "whole \\ud83d\\udd25"}\n{"docid": "b", "text": "cut \\ud83d"}\n'
+    )
+    assert read_passages(path) == {"a": "whole 🔥", "b": "cut \ufffd"}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Lone surrogates, halves of a character that was cut in two, became U+FFFD: 1, the first at {path}, line 2."
+    ]
+
+
+def test_what_no_file_can_hold_is_not_written(tmp_path):
+    for content, message in (
+        ({"a": "cut \ud83d"}, r"passages, document 'a' 'cut \\ud83d' has half a character in it"),
+        ({"a\udc00": "x"}, r"passages: the document id 'a\\udc00' has half a character in it"),
+        ({"\ufeffa": "x"}, r"passages: the document id '\\ufeffa' begins with a byte order mark"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_passages(content, tmp_path / "passages")
+    with pytest.raises(ValueError, match=r"topics, query '1' 'cut \\ud83d' has half a character in it"):
+        write_topics({"1": "cut \ud83d"}, tmp_path / "topics")
+    with pytest.raises(ValueError, match="topics, query '1': the text is empty"):
+        write_topics({"1": "\u200b"}, tmp_path / "topics")
+    for relevance in (0.5, None, float("nan"), float("inf"), "1"):
+        with pytest.raises(ValueError, match=f"qrels, query '1', document 'a': the relevance {relevance!r} is not an"):
+            write_qrels({"1": {"a": relevance}}, tmp_path / "qrels")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_joined_with_their_byte_order_marks(tmp_path):
+    assert read_topics(write(tmp_path / "topics", "\ufeff1\tswali\n\ufeff2\tmbili\n")) == {"1": "swali", "2": "mbili"}
+    lines = '\ufeff{"docid": "a", "text": "x"}\n' + '\ufeff{"docid": "b", "text": "y"}\n'
+    assert read_passages(write(tmp_path / "passages", lines)) == {"a": "x", "b": "y"}
 
 
 def test_run_file_is_ranked_as_trec_eval_ranks(tmp_path):

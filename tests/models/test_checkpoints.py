@@ -34,7 +34,7 @@ def encoder(tmp_path) -> Path:
     assert fast.tokenize("[unused0]") != ["[unused0]"]
     torch.manual_seed(0)
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=64, initializer_range=0.3, **size)
+    config = BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=256, initializer_range=0.3, **size)
     BertModel(config).save_pretrained(tmp_path / "encoder")
     fast.save_pretrained(tmp_path / "encoder")
     return tmp_path / "encoder"

@@ -594,5 +594,5 @@ def test_folders_that_are_not_models(tmp_path, tiny_encoder):
 def test_encoder_decoder_is_refused(tmp_path, tiny_tokenizer):
     T5Model(T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"is an encoder-decoder \(t5\)"):
+    with pytest.raises(ValueError, match=r"is an encoder-decoder \(T5Model\); an encoder is needed"):
         OpticalTeacher.from_checkpoint(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 
@@ -34,7 +35,13 @@ from optical_hf.retrieval.bm25_terms import analyzer
         ("ja", "ナイル川・ｶﾞ川", ["ナイ", "イル", "ル川", "ガ川"]),
         ("ko", "나일강은 2개", ["나일", "일강", "강은", "2", "개"]),
         # A Thai letter keeps the vowel and tone marks that are written on it.
-        ("th", "น้ำดื่ม Nile", ["น้\u0e4dา", "าดื่", "ดื่ม", "nile"]),
+        ("th", "น้ำดื่ม Nile", ["น้\u0e4dา", "าดื่", "ดื่ม", "น้\u0e4d", "ดื่", "nile"]),
+        # So it does in the other languages that part no words, whatever the language of the text around them.
+        ("my", "စာဖတ်", ["စာဖ", "ဖတ်", "စာ", "တ်"]),
+        ("km", "ទឹកស្អាត", ["ទឹក", "កស្", "ស្អា", "អាត", "ទឹ", "ស្", "អា"]),
+        ("lo", "ປະເທດ", ["ປະ", "ະເ", "ເທ", "ທດ"]),
+        ("yue", "香港人", ["香港", "港人"]),
+        ("en", "The runners of 香港人", ["the", "runner", "of", "香港", "港人"]),
         ("zh", "𠮷野", ["𠮷野"]),
         ("en", " ?! ", []),
         ("th", " ?! ", []),
@@ -51,7 +58,6 @@ def test_persian_affixes_are_words_whatever_parts_them():
 def test_every_miracl_language_has_its_analysis():
     stemmed = [language for language in analysis.STEMMERS if analysis.stemmer_of(language)]
     assert {"ar", "de", "en", "es", "fi", "fr", "hi", "id", "ru"} <= set(stemmed)
-    assert not set(analysis.BIGRAM_LANGUAGES) & set(analysis.STEMMERS)
 
 
 PASSAGES = [("d1", "Nile mto, NILE"), ("d2", "ziwa mto"), ("d3", "ziwa")]
@@ -155,6 +161,32 @@ def test_an_index_of_another_stemmer_is_refused(tmp_path, monkeypatch):
     BM25Index.build(PASSAGES, "en", tmp_path / "index")
     monkeypatch.delitem(analysis.STEMMERS, "en")
     with pytest.raises(ValueError, match="built with the stemmer english, but PyStemmer has None for 'en' here"):
+        BM25Index(tmp_path / "index")
+
+
+def test_an_index_of_another_analysis_is_refused(tmp_path):
+    path = tmp_path / "index" / "analysis.json"
+    BM25Index.build(PASSAGES, "en", tmp_path / "index")
+    written = json.loads(path.read_text())
+    assert written["version"] == analysis.ANALYSIS_VERSION == 2
+    del written["version"]  # as the first version had it
+    path.write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=r"index was built by version 1 of the analysis; .* delete it, and build"):
+        BM25Index(tmp_path / "index")
+
+
+FILES = ["analysis.json", "data.csc.index.npy", "docid_ends.npy", "docids.txt", "indices.csc.index.npy"]
+FILES += ["indptr.csc.index.npy", "params.index.json", "vocab.index.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("part", [0, 1 / 2])
+def test_a_damaged_index_is_named(name, part, tmp_path):
+    BM25Index.build(PASSAGES, "en", tmp_path / "index")
+    assert sorted(path.name for path in (tmp_path / "index").iterdir()) == FILES
+    path = tmp_path / "index" / name
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    with pytest.raises(ValueError, match=r"/index: a damaged BM25 index \(.+\): delete it, and build it again"):
         BM25Index(tmp_path / "index")
 
 

@@ -106,11 +106,11 @@ def test_the_settings_say_what_the_training_was_made_of(whole, tmp_path):
 @pytest.mark.parametrize("parts", [(6, 2), (8, 2), (5, 3), (11, 2), (1, 12)])
 def test_a_step_is_the_mean_over_its_pairs_whatever_parts_it_is_cut_into(build, tmp_path, parts):
     size, accumulation = parts
-    options = SGD | {"max_steps": 1, "retention_share": 0.5}
-    plain = build(make_bitext(8), folder="plain", per_device_train_batch_size=12, **options)
+    options = SGD | {"max_steps": 1}
+    plain = build(make_bitext(12), folder="plain", per_device_train_batch_size=12, **options)
     plain.train()
     split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
-    cut = build(make_bitext(8), folder="cut", **options, **split)
+    cut = build(make_bitext(12), folder="cut", **options, **split)
     cut.train()
     assert len(plain.train_dataset) == 12
     before, after = weights(plain.model), weights(cut.model)
