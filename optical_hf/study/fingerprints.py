@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from .config import Study
-from .records import file_digest, folder_digests, read_record, write_record
+from .records import file_digest, folder_digests, read_record
 
-NAME = "files.json"
+FILES = "files.json"
 
 
-def record_files(study: Study, folder: str | os.PathLike[str], write: bool = True) -> None:
-    """Keep digests of a study's files in its folder, `files.json`, and refuse to go on if one has changed.
+def check_files(study: Study, folder: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
+    """Hash a study's files, and refuse to go on if one is not what `files.json` in its folder says.
 
     They are those of the evaluation sets, and those of the teacher and the student where these are folders. The files
     of a set may change until the first arm was measured on it.
@@ -20,13 +20,15 @@ def record_files(study: Study, folder: str | os.PathLike[str], write: bool = Tru
     Args:
         study ([`Study`]): names the files.
         folder (`str` or `Path`): of the study's output.
-        write (`bool`, *optional*, defaults to `True`): whether this process writes.
+
+    Returns:
+        `dict`: what is to be written there, the digests by the names in the study's file.
 
     Raises:
         ValueError: naming the file that has changed.
     """
     folder = Path(folder)
-    there = read_record(folder, NAME, {"files": dict})["files"] if (folder / NAME).exists() else {}
+    there = read_record(folder, FILES, {"files": dict})["files"] if (folder / FILES).exists() else {}
     here: dict[str, str] = {}
     fixed: set[str] = set()
     for evaluation_set in study.evaluation.values():
@@ -43,7 +45,6 @@ def record_files(study: Study, folder: str | os.PathLike[str], write: bool = Tru
     if changed:
         raise ValueError(
             f"{folder} holds a study with other files: {', '.join(changed)} changed since its arms were run, says "
-            f"{folder / NAME}. Restore what was there, or choose another --output_dir."
+            f"{folder / FILES}. Restore what was there, or choose another --output_dir."
         )
-    if write:
-        write_record(folder, NAME, {"files": {**there, **here}})
+    return {"files": {**there, **here}}

@@ -35,7 +35,7 @@ from .arm_files import SetScores, read_arm, read_scores, read_student, read_trai
 from .bitext import Pairs, load_pairs, monolingual_texts, record_pairs, select_pairs
 from .config import Arm, Study, record_study
 from .evaluate import evaluate_set
-from .fingerprints import record_files
+from .fingerprints import FILES, check_files
 from .methods import training_arguments
 from .records import folder_digests, read_record, write_record
 from .sets import EvaluationSet
@@ -84,7 +84,7 @@ class StudyRun:
         self.state = PartialState()
         check_writable(self.folder, 0)
         record_study(study, self.folder, write=False)
-        record_files(study, self.folder, write=False)
+        files = check_files(study, self.folder)
         for arm in self.arms:
             self._check(arm)
         if any(not self._is_complete(arm) and arm.rotation for arm in self.arms):
@@ -92,7 +92,8 @@ class StudyRun:
             record_pairs(study, self.pairs, self.folder, write=self.state.is_main_process)
         self.state.wait_for_everyone()
         record_study(study, self.folder, write=self.state.is_main_process)
-        record_files(study, self.folder, write=self.state.is_main_process)
+        if self.state.is_main_process:
+            write_record(self.folder, FILES, files)
         self.state.wait_for_everyone()
         self._indexes: dict[tuple[str, str], PassageIndex] = {}
 
