@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+_LARGEST = 1e100  # of a score: sums and differences of what is larger could be infinite, and p-values of them wrong
 _VALUES_AT_ONCE = 2**20  # permutations and resamples are drawn in chunks of so many queries: arrays of 8 MB
 
 
@@ -77,7 +78,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> holm([0.25, 0.0625, 0.125])
         [0.25, 0.1875, 0.25]
     """
-    given = np.asarray(p_values, dtype=np.float64)
+    given = _numbers(p_values, "`p_values`")
+    if given.ndim != 1:
+        raise ValueError(f"`p_values` must be a list of numbers, not of shape {given.shape}.")
     for index, value in enumerate(given.tolist()):
         if not 0 <= value <= 1:
             raise ValueError(f"`p_values`: number {index} is {value}, but a p-value lies between 0 and 1.")
@@ -218,18 +221,29 @@ def _chunks(rows: int, width: int) -> list[int]:
 
 
 def _scores(values: ArrayLike, where: str, dimensions: tuple[int, ...]) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
+    array = _numbers(values, where)
     if array.ndim not in dimensions:
         shapes = " or ".join(["(queries,)", "(seeds, queries)"][: len(dimensions)])
         raise ValueError(f"{where} must be scores of shape {shapes}, not {array.shape}.")
     if not array.size:
         raise ValueError(f"{where} is empty: there is no query to average over.")
-    if not np.isfinite(array).all():
-        position = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise ValueError(f"{where} is {array[tuple(position)]} at {position}: every query needs a finite score.")
+    if (wrong := ~(np.abs(array) < _LARGEST)).any():
+        position = np.argwhere(wrong)[0].tolist()
+        raise ValueError(
+            f"{where} is {array[tuple(position)]} at {position}: every query needs a finite score, below {_LARGEST:g}."
+        )
     return array
 
 
+def _numbers(values: ArrayLike, where: str) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:  # texts, or rows of different lengths
+        raise ValueError(f"{where} must be numbers: {error}.") from None
+
+
 def _check_count(value: int, argument: str) -> None:
+    if not isinstance(value, (int, np.integer)):
+        raise ValueError(f"`{argument}` must be a whole number, not {value!r}.")
     if value < 1:
         raise ValueError(f"`{argument}` must be at least 1, not {value}.")

@@ -12,8 +12,8 @@ from pathlib import Path
 from datasets import Dataset
 
 from ..data.bitext import load_bitext
-from ..files import write_json
 from .config import Arm, Study
+from .records import read_record, write_record
 
 Pairs = dict[str, dict[str, str]]  # language -> English sentence -> its translation
 
@@ -45,31 +45,33 @@ def load_pairs(study: Study, arms: Iterable[Arm]) -> Pairs:
     return pairs
 
 
-def record_pairs(pairs: Pairs, folder: str | os.PathLike[str], write: bool = True) -> None:
+def record_pairs(study: Study, pairs: Pairs, folder: str | os.PathLike[str], write: bool = True) -> None:
     """Keep a hash of the bitext in a study's folder, `bitext.json`, and refuse to go on with other bitext.
 
     Args:
+        study ([`Study`]): names the sources.
         pairs (`dict[str, dict[str, str]]`): from [`load_pairs`].
         folder (`str` or `Path`): of the study's output.
         write (`bool`, *optional*, defaults to `True`): whether this process writes.
 
     Raises:
-        ValueError: naming the language whose pairs have changed since the first arm was begun.
+        ValueError: naming the language whose pairs have changed since the first arm was begun, and its sources.
     """
-    path = Path(folder) / "bitext.json"
+    folder = Path(folder)
     here = {}
     for language, translations in pairs.items():
         content = json.dumps(sorted(translations.items())).encode()
         here[language] = {"pairs": len(translations), "hash": blake2b(content, digest_size=16).hexdigest()}
-    begun = path.exists() and (Path(folder) / "arms").exists()
-    there = json.loads(path.read_text(encoding="utf-8")) if begun else here
+    begun = (folder / "bitext.json").exists() and (folder / "arms").exists()
+    there = read_record(folder, "bitext.json") if begun else here
     if changed := [language for language in here if there.get(language) != here[language]]:
+        named = "; ".join(f"{language} ({', '.join(study.bitext[language])})" for language in changed)
         raise ValueError(
-            f"{folder} holds a study with other bitext: that of {', '.join(changed)} has changed since the study "
-            "began. Restore its files, or choose another --output_dir."
+            f"{folder} holds a study with other bitext: that of {named} has changed since the study began, says "
+            f"{folder / 'bitext.json'}. Restore its files, or choose another --output_dir."
         )
     if write:
-        write_json(path, here, indent=2)
+        write_record(folder, "bitext.json", here)
 
 
 def select_pairs(pairs: Pairs, languages: Iterable[str], count: int, seed: int) -> Dataset:

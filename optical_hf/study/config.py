@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
 from ..yaml_files import read_yaml
 from .config_file import FileErrors, as_list
 from .methods import REFERENCES, Method, read_methods
+from .records import damaged, read_record, write_record
 from .sets import EvaluationSet, find_bitext, read_set
 
 STUDY_KEYS = (
@@ -27,6 +27,8 @@ STUDY_KEYS = (
 CHECKPOINT_KEYS = ("query_prefix", "document_prefix", "query_length", "document_length")
 # What may be added to a study that has begun: arms that are complete do not depend on it.
 GROWING = ("rotations", "methods", "levers", "evaluation")
+# What has to stand in `study.json`.
+STUDY_PARTS = {"seeds": int | list, **dict.fromkeys(GROWING, dict | None)}
 
 
 @dataclass(frozen=True)
@@ -229,11 +231,13 @@ def record_study(study: Study, folder: str | os.PathLike[str], write: bool = Tru
     Raises:
         ValueError: naming the keys that differ.
     """
-    path = Path(folder) / "study.json"
+    folder = Path(folder)
     here = json.loads(json.dumps(study.config))
     # Without an arm there is nothing yet that could belong to another study.
-    begun = path.exists() and (Path(folder) / "arms").exists()
-    there = json.loads(path.read_text(encoding="utf-8")) if begun else here
+    begun = (folder / "study.json").exists() and (folder / "arms").exists()
+    there = read_record(folder, "study.json", STUDY_PARTS) if begun else here
+    if not all(type(seed) is int for seed in as_list(there["seeds"])):
+        raise damaged(folder, "study.json", f"has {there['seeds']!r} as 'seeds'")
     differing = []
     for key in dict.fromkeys([*there, *here]):
         old, new = there.get(key), here.get(key)
@@ -245,12 +249,12 @@ def record_study(study: Study, folder: str | os.PathLike[str], write: bool = Tru
     if differing:
         raise ValueError(
             f"{folder} holds a study with another config than {study.path}: {', '.join(differing)} differ. Choose "
-            f"another --output_dir, or restore the values of {path}."
+            f"another --output_dir, or restore the values of {folder / 'study.json'}."
         )
     if write:
         merged = {**there, **here, "seeds": sorted({*as_list(there["seeds"]), *as_list(here["seeds"])})}
         merged |= {key: {**(there.get(key) or {}), **(here.get(key) or {})} for key in GROWING}
-        write_json(path, merged, indent=2)
+        write_record(folder, "study.json", merged)
 
 
 def _differing(there: Any, here: Any, where: str) -> list[str]:

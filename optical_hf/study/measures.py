@@ -11,17 +11,13 @@ from tqdm.auto import tqdm
 
 from ..evaluation.significance import bootstrap_interval, holm, randomisation_test
 from ..metrics import NDCG
+from .arm_files import BIAS, MEASURES, SCORERS, Array, LanguagePair
 from .results import (
-    BIAS,
     CEILING,
-    MEASURES,
-    SCORERS,
     STATUSES,
     ZERO_SHOT,
-    Array,
     Grid,
     Groups,
-    LanguagePair,
     StudyResults,
     Value,
     View,

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..metrics import NDCG
+from .arm_files import Array, LanguagePair, pair_name, read_arm, read_scores
 
-RECALL = "recall@100"
-MEASURES = (NDCG, RECALL)
-SCORERS = ("maxsim", "pooled")
-BIAS = "language_bias"
 ZERO_SHOT, CEILING = "zero_shot", "ceiling"
 OVERALL = "all sets"
 STATUSES = ("seen", "unseen", "english")
 
-Array = NDArray[np.float64]
-LanguagePair = tuple[str, str | None]  # query and passage language; None: the passages of all languages in one list
 # The scores by query, in the order of the query ids, of an evaluation set and pair in one rotation and seed, if known.
 Value = Callable[[str, LanguagePair, str, int], Array | None]
 # By evaluation set and query language: (seeds, queries).
@@ -202,27 +195,25 @@ def read_results(
         arms, rotations, sets (`Sequence[str]`): their names, in the order of reports; others are not read.
 
     Raises:
-        ValueError: if a file is broken, a score is not a number, or arms were measured on different queries.
+        ValueError: naming a file that is damaged, or two arms that were measured on different queries.
     """
+    folder = Path(folder)
     results = StudyResults({}, rotations)
     qids: dict[tuple[str, LanguagePair], tuple[list[str], Path]] = {}
-    for path in (Path(folder, "arms", name, "arm.json") for name in arms):
-        if not path.exists():
+    for arm_name in arms:
+        path = folder / "arms" / arm_name
+        if not (path / "arm.json").exists():
             continue
-        record = _read_json(path)
-        for part in ("arm", "rotation", "method", "seed", "seen", "sets"):
-            if part not in record:
-                raise _broken(path, f"has no {part!r}")
-        arm = CompletedArm(record, {})
-        for name in [name for name in record["sets"] if name in sets]:
-            source = path.with_name(f"{name}.json")
-            content = _read_json(source)
-            results.protocols.setdefault(name, content.get("protocol") or "")
-            for pair, scores, ids in _read_pairs(source, content):
+        arm = CompletedArm(read_arm(folder, arm_name), {})
+        for name in [name for name in arm.record["sets"] if name in sets]:
+            source = path / f"{name}.json"
+            measured = read_scores(folder, arm_name, name)
+            results.protocols.setdefault(name, measured.protocol)
+            for pair, scores, ids in measured.pairs:
                 known, first = qids.setdefault((name, pair), (ids, source))
                 if known != ids:
                     raise ValueError(
-                        f"{source} and {first} were measured on different queries ({_pair_name(pair)}): remove the "
+                        f"{source} and {first} were measured on different queries ({pair_name(pair)}): remove the "
                         "folder of one of the two arms and run it again."
                     )
                 results.queries[name, pair] = len(ids)
@@ -234,51 +225,3 @@ def read_results(
         if results.is_parallel(name) and len(asked) == 1:
             results.translated.add(name)
     return results
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise _broken(path, f"cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise _broken(path, "is not a JSON object")
-    return content
-
-
-def _read_pairs(
-    path: Path, content: Mapping[str, Any]
-) -> list[tuple[LanguagePair, dict[tuple[str, str], Array], list[str]]]:
-    pairs: list[tuple[LanguagePair, dict[tuple[str, str], Array], list[str]]] = []
-    try:
-        for row in content["pairs"]:
-            lists = {(s, m): row[s]["per_query"][m] for s in SCORERS for m in MEASURES}
-            scores = {keys: _finite(path, values) for keys, values in lists.items()}
-            pairs.append(((row["query_language"], row["document_language"]), scores, row["qids"]))
-        bias = content.get("language_bias") or {}
-        for language in bias["maxsim"]["per_query"] if bias else ():
-            scores = {(s, BIAS): _finite(path, bias[s]["per_query"][language]) for s in SCORERS}
-            # Which queries have a bias at all depends on the judgements alone: their number has to agree.
-            number = len(scores["maxsim", BIAS])
-            pairs.append(((language, None), scores, [str(index) for index in range(number)]))
-    except (KeyError, TypeError) as error:
-        raise _broken(path, f"lacks a part ({error})") from error
-    for pair, scores, ids in pairs:
-        if not ids or any(len(values) != len(ids) for values in scores.values()):
-            raise _broken(path, f"has {len(ids)} query ids but not as many scores ({_pair_name(pair)})")
-    return pairs
-
-
-def _finite(path: Path, values: Any) -> Array:
-    array = np.array(values, dtype=np.float64)
-    if not np.isfinite(array).all():
-        raise _broken(path, "has scores that are not numbers")
-    return array
-
-
-def _broken(path: Path, what: str) -> ValueError:
-    return ValueError(f"{path} {what}: remove the arm's folder and run it again.")
-
-
-def _pair_name(pair: LanguagePair) -> str:
-    return f"{pair[0]} queries over {pair[1] or 'all'} passages"

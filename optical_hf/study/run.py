@@ -1,13 +1,12 @@
 """Running a study's arms: training, evaluation, and going on where it was stopped.
 
-An arm's folder holds `student/` once it is trained, `<set>.json` once a set is evaluated, and `arm.json` once all is
-done. Each of them appears only when it is whole, and is not made again.
+An arm's folder holds `student/` and `training.json` once it is trained, `<set>.json` once a set is evaluated, and
+`arm.json` once all is done. Each of them appears only when it is whole, and is not made again.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import shutil
 import time
@@ -19,24 +18,31 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import PrinterCallback, ProgressCallback, set_seed
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.trec_files import iter_passages
-from ..files import write_json
 from ..launching import check_world_size, check_writable
+from ..metrics import NDCG
 from ..models.erasure import erase_language
 from ..models.interpolation import interpolate
 from ..models.modeling_optical import OpticalModel, OpticalStudent, OpticalTeacher
 from ..quickstart.model import quickstart_model
 from ..retrieval.index.build import PassageIndex, build_index
 from ..training.distillation_trainer import OpticalDistillationTrainer
+from ..training.resuming import newest_checkpoint
+from .arm_files import SetScores, read_arm, read_scores, read_student, read_training
 from .bitext import Pairs, load_pairs, monolingual_texts, record_pairs, select_pairs
 from .config import Arm, Study, record_study
 from .evaluate import evaluate_set
+from .fingerprints import FILES, check_files
 from .methods import training_arguments
+from .records import folder_digests, read_record, write_record
 from .sets import EvaluationSet
 
 logger = logging.getLogger(__name__)
+
+HISTORY_FILE = "training_history.json"  # of a checkpoint
 
 
 class StudyRun:
@@ -51,7 +57,7 @@ class StudyRun:
 
     Raises:
         ValueError: before any model is loaded, if an arm does not exist, its base was not run, the folder holds
-            another study or other bitext, or there is too little bitext.
+            another study, other bitext, questions or models, or a damaged file, or there is too little bitext.
 
     Example:
 
@@ -78,11 +84,16 @@ class StudyRun:
         self.state = PartialState()
         check_writable(self.folder, 0)
         record_study(study, self.folder, write=False)
+        files = check_files(study, self.folder)
+        for arm in self.arms:
+            self._check(arm)
         if any(not self._is_complete(arm) and arm.rotation for arm in self.arms):
             self.pairs: Pairs = load_pairs(study, self.arms)
-            record_pairs(self.pairs, self.folder, write=self.state.is_main_process)
+            record_pairs(study, self.pairs, self.folder, write=self.state.is_main_process)
         self.state.wait_for_everyone()
         record_study(study, self.folder, write=self.state.is_main_process)
+        if self.state.is_main_process:
+            write_record(self.folder, FILES, files)
         self.state.wait_for_everyone()
         self._indexes: dict[tuple[str, str], PassageIndex] = {}
 
@@ -112,8 +123,20 @@ class StudyRun:
         return student
 
     def _is_complete(self, arm: Arm) -> bool:
-        path = self._folder(arm.name) / "arm.json"
-        return path.exists() and set(json.loads(path.read_text(encoding="utf-8"))["sets"]) >= set(arm.method.sets)
+        there = (self._folder(arm.name) / "arm.json").exists()
+        return there and set(read_arm(self.folder, arm.name)["sets"]) >= set(arm.method.sets)
+
+    def _check(self, arm: Arm) -> None:
+        """Read all that an arm has written: better to hear of a damaged file now than after the next arm."""
+        folder = self._folder(arm.name)
+        if (folder / "arm.json").exists():
+            read_arm(self.folder, arm.name)
+        for name in (arm.name, arm.base):
+            if name is not None and (self._folder(name) / "student").is_dir():
+                read_training(self.folder, name)
+        for name in arm.method.sets:
+            if (folder / f"{name}.json").exists():
+                read_scores(self.folder, arm.name, name)
 
     def _folder(self, name: str) -> Path:
         return self.folder / "arms" / name
@@ -131,9 +154,14 @@ class StudyRun:
             self._free()
         if self.state.is_main_process:
             shutil.rmtree(folder / "index", ignore_errors=True)  # the student's own
-            write_json(folder / "arm.json", self._record(arm, folder), indent=2)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         self.state.wait_for_everyone()
-        return ", ".join(f"{name} {_mean_ndcg(folder / f'{name}.json')}" for name in arm.method.sets)
+        measured = {name: read_scores(self.folder, arm.name, name) for name in arm.method.sets}
+        if self.state.is_main_process:
+            seconds = sum(scores.seconds for scores in measured.values())
+            write_record(self.folder, f"arms/{arm.name}/arm.json", self._record(arm, seconds))
+        self.state.wait_for_everyone()
+        return ", ".join(f"{name} {_mean_ndcg(scores)}" for name, scores in measured.items())
 
     def _free(self) -> None:
         gc.collect()  # a trainer and its student refer to each other
@@ -147,9 +175,6 @@ class StudyRun:
         args = training_arguments(arm.method, checkpoints, arm.seed)
         if self.state.is_main_process:
             shutil.rmtree(folder / "student.partial", ignore_errors=True)
-            for checkpoint in checkpoints.glob("checkpoint-*"):
-                if not (checkpoint / "trainer_state.json").exists():  # it is written last: the rest was cut off
-                    shutil.rmtree(checkpoint)
         self.state.wait_for_everyone()
         set_seed(arm.seed)
         trainer = OpticalDistillationTrainer(self.start(), self.teacher, args, train, loss=arm.method.loss or "")
@@ -157,12 +182,21 @@ class StudyRun:
         if not args.disable_tqdm:
             trainer.remove_callback(ProgressCallback)
             trainer.add_callback(_ProgressBar)
-        output = trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
+        checkpoint = newest_checkpoint(checkpoints)
+        history = _History(checkpoint)
+        trainer.add_callback(history)
+        output = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(folder / "student.partial"))
         self.state.wait_for_everyone()
         if self.state.is_main_process:
-            record = {"steps": trainer.state.global_step, "training_seconds": output.metrics["train_runtime"]}
-            write_json(folder / "training.json", record | {"curves": _curves(trainer.state.log_history)})
+            record = {
+                "steps": trainer.state.global_step,
+                "training_seconds": history.seconds_before + output.metrics["train_runtime"],
+                "resumed_from": history.resumed_from,
+                "curves": _curves(trainer.state.log_history),
+                "student": folder_digests(folder / "student.partial"),
+            }
+            write_record(self.folder, f"arms/{arm.name}/training.json", record, indent=None)
             (folder / "student.partial").rename(folder / "student")
             shutil.rmtree(checkpoints, ignore_errors=True)
         self.state.wait_for_everyone()
@@ -176,8 +210,8 @@ class StudyRun:
             start: OpticalStudent = self.start().to(self.state.device)
             return start
         # From the folder even if it was trained just now: a run that was stopped and started again does the same.
-        source = self._folder(arm.name if arm.trained else str(arm.base)) / "student"
-        student: OpticalStudent = OpticalStudent.from_checkpoint(source).to(self.state.device)
+        source = arm.name if arm.trained else str(arm.base)
+        student: OpticalStudent = read_student(self.folder, source).to(self.state.device)
         if arm.method.interpolation is not None:
             student = interpolate(self.start().to(self.state.device), student, arm.method.interpolation)
         if arm.method.erase_language:
@@ -199,14 +233,14 @@ class StudyRun:
             own = {language: indexes[name, language] for language in evaluation_set.passages}
             measured = evaluate_set(evaluation_set, model, own, in_english=arm.method.name == "ceiling")
             if self.state.is_main_process:
-                write_json(folder / f"{name}.json", measured | {"seconds": time.time() - started})
+                seconds = {"seconds": time.time() - started}
+                write_record(self.folder, f"arms/{arm.name}/{name}.json", measured | seconds, indent=None)
             self.state.wait_for_everyone()
 
-    def _record(self, arm: Arm, folder: Path) -> dict[str, Any]:
-        training = {"steps": 0, "training_seconds": 0.0, "curves": {}}
+    def _record(self, arm: Arm, evaluation_seconds: float) -> dict[str, Any]:
+        training: dict[str, Any] = {"steps": 0, "training_seconds": 0.0, "curves": {}}
         if arm.trained:
-            training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        measured = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in arm.method.sets]
+            training = read_training(self.folder, arm.name)
         own = asdict(arm.method)
         names = ("loss", "interpolation", "erase_language", "passages")
         return {
@@ -221,7 +255,8 @@ class StudyRun:
             "pairs_per_language": arm.method.pairs,
             "steps": training["steps"],
             "training_seconds": training["training_seconds"],
-            "evaluation_seconds": sum(part["seconds"] for part in measured),
+            "resumed_from": training.get("resumed_from", []),
+            "evaluation_seconds": evaluation_seconds,
             "curves": training["curves"],
             "sets": list(arm.method.sets),
         }
@@ -233,9 +268,36 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None
     return {name: [entry.get(name) for entry in logs] for name in names}
 
 
-def _mean_ndcg(path: Path) -> str:
-    values = [pair["maxsim"]["ndcg@10"] for pair in json.loads(path.read_text(encoding="utf-8"))["pairs"]]
+def _mean_ndcg(measured: SetScores) -> str:
+    values = [float(scores["maxsim", NDCG].mean()) for pair, scores, _ in measured.pairs if pair[1] is not None]
     return f"{sum(values) / len(values):.4f}" if values else "-"
+
+
+class _History(TrainerCallback):
+    """Keeps in every checkpoint how long the training took until then, and from which steps it was resumed.
+
+    Args:
+        checkpoint (`str`, *optional*): the one that is resumed.
+    """
+
+    def __init__(self, checkpoint: str | None) -> None:
+        self.seconds_before, self.resumed_from = 0.0, list[int]()
+        if checkpoint is not None:
+            folder, step = Path(checkpoint), int(checkpoint.rpartition("-")[2])
+            logger.info("The training goes on from step %d, from %s.", step, folder)
+            try:
+                before = read_record(folder, HISTORY_FILE, {"seconds": float, "resumed_from": list})
+                self.seconds_before, self.resumed_from = before["seconds"], before["resumed_from"]
+            except ValueError:
+                logger.warning("%s does not say how long the training took until then: it counts as 0 s.", folder)
+            self.resumed_from = [*self.resumed_from, step]
+        self._started = time.time()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            seconds = self.seconds_before + time.time() - self._started
+            write_record(folder, HISTORY_FILE, {"seconds": seconds, "resumed_from": self.resumed_from})
 
 
 class _ProgressBar(ProgressCallback):

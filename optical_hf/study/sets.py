@@ -16,7 +16,8 @@ from .config_file import FileErrors, as_list
 logger = logging.getLogger(__name__)
 
 Qrels = dict[str, dict[str, int]]
-SET_KEYS = ("passages", "topics", "english_topics", "qrels", "max_queries", "parallel", "same_language")
+FILE_KEYS = ("passages", "topics", "english_topics", "qrels")
+SET_KEYS = (*FILE_KEYS, "max_queries", "parallel", "same_language")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class EvaluationSet:
 
     Args:
         name (`str`): its key in the study's file.
+        files (`dict[str, Path]`): all that it was read from, by the names in the study's file.
         passages (`dict[str, list[Path]]`): JSON lines, by language.
         questions (`dict[str, JudgedQuestions]`): by language.
         parallel (`bool`): whether the passages are the same, by docid, in every language.
@@ -48,6 +50,7 @@ class EvaluationSet:
     """
 
     name: str
+    files: dict[str, Path]
     passages: dict[str, list[Path]]
     questions: dict[str, JudgedQuestions]
     parallel: bool = False
@@ -117,7 +120,10 @@ def read_set(name: str, given: Any, error: FileErrors) -> EvaluationSet:
     questions = _select(topics, qrels, english, in_english, max_queries, where, error)
     if parallel:
         _check_parallel(passages, questions, where, error)
-    return EvaluationSet(name, passages, questions, parallel, same_language, max_queries)
+    parts = [given.get(part) or {} for part in FILE_KEYS]
+    lists = [as_list(names) for part in parts for names in (part.values() if isinstance(part, dict) else [part])]
+    files = {name: error.expand(name) for names in lists for name in names}
+    return EvaluationSet(name, files, passages, questions, parallel, same_language, max_queries)
 
 
 def _select(

@@ -77,6 +77,10 @@ def test_randomisation_test_is_symmetric_and_repeatable():
         ([0.5, 0.5], [0.5], "`a` scores 2 queries and `b` 1"),
         ([0.5, 0.5], [0.5, float("nan")], r"`b` is nan at \[1\]"),
         ([float("inf")], [0.5], r"`a` is inf at \[0\]"),
+        ([1e308], [-1e308], r"`a` is 1e\+308 at \[0\]: every query needs a finite score, below 1e\+100"),
+        ([0.5, "high"], [0.5, 0.5], "`a` must be numbers: could not convert string to float: 'high'"),
+        ([0.5, [0.5]], [0.5, 0.5], "`a` must be numbers: "),
+        ([10**400], [0.5], "`a` must be numbers: "),
         ([[0.5, 0.5]], [[0.5, 0.5]], r"`a` must be scores of shape \(queries,\), not \(1, 2\)"),
     ],
 )
@@ -88,6 +92,8 @@ def test_randomisation_test_refuses_bad_scores(a, b, message):
 def test_counts_and_level_are_checked():
     with pytest.raises(ValueError, match="`permutations` must be at least 1, not 0"):
         randomisation_test([1.0], [0.5], permutations=0)
+    with pytest.raises(ValueError, match="`permutations` must be a whole number, not 10.5"):
+        randomisation_test([1.0], [0.5], permutations=10.5)
     with pytest.raises(ValueError, match="`resamples` must be at least 1, not 0"):
         bootstrap_interval([[1.0]], resamples=0)
     with pytest.raises(ValueError, match="`level` must be between 0 and 1, such as 0.95, not 95"):
@@ -117,6 +123,12 @@ def test_holm_keeps_the_order_and_bounds_the_family():
 def test_holm_refuses_what_is_no_p_value(value):
     with pytest.raises(ValueError, match=f"`p_values`: number 1 is {value}"):
         holm([0.5, value])
+
+
+@pytest.mark.parametrize(("values", "message"), [(["low"], "must be numbers"), ([[0.5]], r"not of shape \(1, 1\)")])
+def test_holm_refuses_what_is_no_list_of_numbers(values, message):
+    with pytest.raises(ValueError, match=f"`p_values` {message}|`p_values` must be a list of numbers, {message}"):
+        holm(values)
 
 
 def test_interval_of_two_queries_or_seeds_is_as_computed_by_hand():

@@ -14,8 +14,10 @@ import evaluate
 import numpy as np
 import pytest
 import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from optical_hf.data.trec_files import read_qrels, write_qrels, write_run
+from optical_hf.data.trec_files import rank, read_qrels, read_run, write_qrels, write_run
 from optical_hf.metrics import MIRACL_NDCG, register_metric
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
 
@@ -115,6 +117,54 @@ def test_300_generated_runs():
         covered["deep"] += any(len(results) > 100 for results in run.values())
         covered["no_relevant"] += any(max(judged.values()) <= 0 for judged in qrels.values())
     assert min(covered.values()) > 20, covered
+
+
+# Ids as trec_eval orders them, by bytes: some beyond ASCII, some whose order in UTF-16 would be another.
+IDS = st.sampled_from(["a", "b", "ab", "A", "1", "10", "no_query", "é", "ñ#3", "\uffee", "😀", "\x7f"])
+SCORES = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, 1.0 + 1e-8, 1e-50, 1e39, 2e39, -1e39, math.inf, -math.inf, 5, True]),
+    st.floats(allow_nan=False),
+)
+GRADES = st.one_of(st.integers(-3, 3), st.sampled_from([-(10**12), 100, 1000]))
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    run=st.dictionaries(IDS, st.dictionaries(IDS, SCORES)),
+    qrels=st.dictionaries(IDS, st.dictionaries(IDS, GRADES, min_size=1), min_size=1),
+    cutoff=st.integers(1, 100),
+)
+def test_any_run_against_plain_python(run, qrels, cutoff):
+    with np.errstate(over="ignore"):
+        expected = by_hand(run, qrels)
+    assert scored(run, qrels) == pytest.approx(expected, abs=1e-12)
+    for qid, judged in qrels.items():
+        ranking = rank(run.get(qid, {}))[:cutoff]
+        relevant = sum(grade > 0 for grade in judged.values())
+        share = sum(judged.get(docid, 0) > 0 for docid in ranking) / relevant if relevant else 0.0
+        assert score_run(run, {qid: judged}, [f"recall@{cutoff}"]) == {f"recall@{cutoff}": pytest.approx(share)}
+
+
+# Any text but what a line of columns cannot hold: see `_check_id` of trec_files.
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Z"]), min_size=1, max_size=8).filter(
+    lambda text: text.split() == [text] and not text.startswith("\ufeff")
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    run=st.dictionaries(NAMES, st.dictionaries(NAMES, st.floats(allow_nan=False), min_size=1), min_size=1),
+    qrels=st.dictionaries(NAMES, st.dictionaries(NAMES, st.integers(-(10**30), 1000), min_size=1), min_size=1),
+    ending=st.sampled_from(["", ".gz"]),
+)
+def test_files_hold_what_was_written(run, qrels, ending, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    write_run(run, folder / f"run{ending}")
+    write_qrels(qrels, folder / f"qrels{ending}")
+    read = read_run(folder / f"run{ending}")
+    assert read == run and [*read] == [*run]
+    assert {qid: [*results] for qid, results in read.items()} == {qid: rank(run[qid]) for qid in run}
+    assert read_qrels(folder / f"qrels{ending}") == qrels
 
 
 @pytest.mark.skipif(not MIRACL.is_dir(), reason="the MIRACL judgements are not there")

@@ -16,7 +16,7 @@ import yaml
 
 from optical_hf import OpticalDistillationTrainer
 from optical_hf.study.bitext import load_pairs, monolingual_texts, record_pairs, select_pairs
-from optical_hf.study.config import load_study, record_study
+from optical_hf.study.config import Study, load_study, record_study
 from optical_hf.study.run import StudyRun
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -331,55 +331,114 @@ def test_a_folder_of_another_study(data, tmp_path):
 def test_other_bitext_than_before(data, tmp_path):
     study = load_study(save(data, config()))
     pairs = load_pairs(study, [])
-    record_pairs(pairs, tmp_path)
-    record_pairs({language: dict(reversed(own.items())) for language, own in pairs.items()}, tmp_path)
+    record_pairs(study, pairs, tmp_path)
+    record_pairs(study, {language: dict(reversed(own.items())) for language, own in pairs.items()}, tmp_path)
     [english, *_] = pairs["yo"]
     pairs["yo"][english] += "."
     (tmp_path / "new").mkdir()
-    record_pairs(pairs, tmp_path / "new")  # until an arm is there, nothing could be of other bitext
-    record_pairs(load_pairs(study, []), tmp_path / "new")
+    record_pairs(study, pairs, tmp_path / "new")  # until an arm is there, nothing could be of other bitext
+    record_pairs(study, load_pairs(study, []), tmp_path / "new")
     (tmp_path / "arms").mkdir()
-    with pytest.raises(ValueError, match="other bitext: that of yo has changed since the study began"):
-        record_pairs(pairs, tmp_path)
+    with pytest.raises(ValueError, match=r"other bitext: that of yo \(.*/yo.tsv\) has changed since the study began"):
+        record_pairs(study, pairs, tmp_path)
     assert json.loads((tmp_path / "bitext.json").read_text())["yo"]["pairs"] == 35
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """All that arms wrote, without the time they took."""
+    """All that arms wrote, without the time they took and where they were resumed; of the students, the weights."""
     contents = {}
     for path in sorted(folder.glob("arms/*/*.json")):
-        contents[str(path.relative_to(folder))] = {
-            key: value for key, value in json.loads(path.read_text()).items() if "seconds" not in key
-        }
+        content = json.loads(path.read_text())
+        for key in [key for key in content if "seconds" in key or key in ("digest", "resumed_from")]:
+            del content[key]
+        if "student" in content:
+            content["student"] = content["student"]["model.safetensors"]
+        contents[str(path.relative_to(folder))] = content
     return contents
 
 
-def test_training_that_was_stopped_goes_on_from_its_checkpoint(data, tmp_path, monkeypatch):
+def checkpoint_config(data: Path) -> Study:
     whole = config()
-    whole["training"] |= {"save_strategy": "steps", "save_steps": 1}
-    study = load_study(save(data, whole, "checkpoints.yaml"))
-    StudyRun(study, tmp_path / "once", ["first-ot-1"]).run()
+    whole["evaluation"] = {"own": whole["evaluation"]["own"]}
+    del whole["levers"]
+    whole["training"] |= {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
+    return load_study(save(data, whole, "checkpoints.yaml"))
 
-    steps = []
+
+def stop(monkeypatch, steps: int) -> list[int]:
+    """End a training with an error after so many steps, but only the first one; list the steps that are begun."""
+    begun: list[int] = []
+    stops = [steps]
     original = OpticalDistillationTrainer.compute_loss
 
     def counted(self, *args, **kwargs):
-        if len(steps) == 2:
+        if stops and len(begun) == stops[0]:
+            stops.clear()
             raise RuntimeError("stopped")
-        steps.append(self.state.global_step)
+        begun.append(self.state.global_step)
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(OpticalDistillationTrainer, "compute_loss", counted)
+    return begun
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory) -> dict[str, Any]:
+    """What an arm of three steps writes if nothing stops it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    StudyRun(checkpoint_config(data), folder, ["first-ot-1"]).run()
+    return results(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "passed", "resumed_from"),
+    [
+        (lambda checkpoints: None, 0, 2),
+        (lambda checkpoints: (checkpoints / "checkpoint-3").mkdir(), 1, 2),  # cut off while it was written
+        (lambda checkpoints: (checkpoints / "checkpoint-2" / "trainer_state.json").write_text(""), 1, 1),
+        (lambda checkpoints: (checkpoints / "checkpoint-2" / "optimizer.pt").write_bytes(b""), 1, 1),
+        (lambda checkpoints: (checkpoints / "checkpoint-2" / "model.safetensors").write_bytes(b"half"), 1, 1),
+        (lambda checkpoints: [path.write_text("") for path in checkpoints.glob("*/trainer_state.json")], 2, None),
+    ],
+    ids=["nothing", "half a checkpoint", "trainer state", "optimizer", "weights", "all"],
+)
+def test_training_that_was_stopped_goes_on_from_its_newest_whole_checkpoint(
+    data, tmp_path, monkeypatch, caplog, undisturbed, damage, passed, resumed_from
+):
+    study = checkpoint_config(data)
+    begun = stop(monkeypatch, 2)
     with pytest.raises(RuntimeError, match="stopped"):
-        StudyRun(study, tmp_path / "twice", ["first-ot-1"]).run()
-    arm = tmp_path / "twice" / "arms" / "first-ot-1"
+        StudyRun(study, tmp_path, ["first-ot-1"]).run()
+    arm = tmp_path / "arms" / "first-ot-1"
     assert {path.name for path in arm.iterdir()} == {"checkpoints"}
-    (arm / "checkpoints" / "checkpoint-3").mkdir()  # cut off while it was written
-    steps.clear()
-    StudyRun(study, tmp_path / "twice", ["first-ot-1"]).run()
-    assert steps == [2]
+    damage(arm / "checkpoints")
+    begun.clear()
+    with caplog.at_level("INFO"):
+        StudyRun(study, tmp_path, ["first-ot-1"]).run()
+    assert begun == [0, 1, 2][resumed_from or 0 :]
+    assert (f"goes on from step {resumed_from}" in caplog.text) == (resumed_from is not None)
+    assert caplog.text.count("is not whole") == passed
     assert {path.name for path in arm.iterdir()} >= {"student", "arm.json"} and not (arm / "checkpoints").exists()
-    assert results(tmp_path / "twice") == results(tmp_path / "once")
+    assert results(tmp_path) == undisturbed
+    record = json.loads((arm / "arm.json").read_text())
+    assert record["resumed_from"] == ([] if resumed_from is None else [resumed_from])
+
+
+def test_training_that_was_stopped_after_its_last_checkpoint(data, tmp_path, monkeypatch, undisturbed):
+    study = checkpoint_config(data)
+    begun = stop(monkeypatch, 1)
+    with pytest.raises(RuntimeError, match="stopped"):
+        StudyRun(study, tmp_path, ["first-ot-1"]).run()
+    with monkeypatch.context() as patched, pytest.raises(TypeError):
+        patched.setattr("optical_hf.study.run.folder_digests", None)  # all steps are done, and nothing is recorded
+        StudyRun(study, tmp_path, ["first-ot-1"]).run()
+    assert begun == [0, 1, 2]
+    StudyRun(study, tmp_path, ["first-ot-1"]).run()
+    assert begun == [0, 1, 2]
+    assert results(tmp_path) == undisturbed
+    record = json.loads((tmp_path / "arms" / "first-ot-1" / "arm.json").read_text())
+    assert (record["steps"], record["curves"]["step"]) == (3, [1, 2, 3])
+    assert record["resumed_from"] == [1, 3]
 
 
 def launch(*words: object) -> subprocess.CompletedProcess[str]:
@@ -444,5 +503,5 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     shutil.rmtree(first)
     other = Path(shutil.copytree(data, tmp_path / "other"))
     (other / "yo.tsv").write_text((data / "yo.tsv").read_text().replace("\n", "!\n"))
-    with pytest.raises(ValueError, match="out holds a study with other bitext: that of yo has changed"):
+    with pytest.raises(ValueError, match=r"out holds a study with other bitext: that of yo \(.*/yo.tsv\) has changed"):
         StudyRun(load_study(save(other, config())), out)

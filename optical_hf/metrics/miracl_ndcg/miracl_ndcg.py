@@ -5,12 +5,15 @@ This file is also pushed to a Space as it is, so it imports nothing of the packa
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import logging
+import lzma
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import datasets
@@ -25,6 +28,10 @@ Number = TypeVar("Number", int, float)
 
 MEASURES = ("ndcg@10", "recall@100")
 DEPTH = 100  # trec_eval -M 100
+# trec_eval takes memory and time for every grade up to a query's highest, used or not. TREC's grades end at 4, others'
+# at 100; what is far above is no grade, but a time or an id in the wrong column.
+MAX_RELEVANCE = 1000
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _TREC_NAMES = {"ndcg": "ndcg_cut", "recall": "recall"}
 
 _DESCRIPTION = """
@@ -39,7 +46,8 @@ Args:
         `{"query_id": str, "docids": list of str, "scores": list of float}`, one a query.
     references: the judgements (qrels), as `{query_id: {document_id: relevance}}`, as the path of a TREC qrels file, or
         as a list of `{"query_id": str, "docids": list of str, "relevances": list of int}`, one a query, in the order
-        of the predictions. A query with no judgement at all is not scored, as it could not stand in a qrels file.
+        of the predictions. A relevance is a whole number up to 1000, the gain in nDCG; one below 0, as TREC gives to
+        spam, counts as 0. A query with no judgement at all is not scored, as it could not stand in a qrels file.
     measures (list of str, defaults to ndcg@10 and recall@100): `ndcg@k` or `recall@k`, k from 1 to 100.
     per_query (bool, defaults to False): also return `per_query`, `{query_id: {measure: score}}`.
 Returns:
@@ -95,12 +103,11 @@ class MiraclNdcg(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type
         """Add queries, their results and their judgements. A process of several adds its own queries only.
 
         Raises:
-            ValueError: if results and judgements do not fit together, or hold NaN or a repeated id.
+            ValueError: if results and judgements do not fit together, or hold NaN, a repeated id or a relevance that
+                is no whole number or is above 1000.
         """
-        if predictions is None or references is None:
-            raise ValueError("miracl_ndcg needs both `predictions` (the run) and `references` (the qrels).")
-        _check_rows(predictions, references)
-        run, qrels = _as_run(predictions), _as_qrels(references)
+        run, qrels = _tables(predictions, references)
+        run, qrels = _convert(run, "run", _score), _convert(qrels, "qrels", _gain)
         # One row a query, so that the rows of several processes can be joined. Queries nobody judged are left out.
         super().add_batch(
             predictions=[
@@ -114,20 +121,30 @@ class MiraclNdcg(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type
             **kwargs,
         )
 
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+        """Add one query, its results and its judgements: a row of each, or `{query_id: {document_id: ...}}` of each.
+
+        Raises:
+            ValueError: as [`add_batch`].
+        """
+        # evaluate.combine and evaluate's examples say `predictions` and `references` here too.
+        given = kwargs.pop("predictions", prediction), kwargs.pop("references", reference)
+        if all(isinstance(each, Mapping) and isinstance(each.get("query_id"), str) for each in given):
+            given = [given[0]], [given[1]]
+        self.add_batch(predictions=given[0], references=given[1], **kwargs)
+
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
         """Score everything added. Only process 0 gets the result, the others None."""
         _trec_measures(kwargs.get("measures", MEASURES))  # now: a misspelt measure must not cost what was added
+        if self.num_process == 1 and self.writer is None and (predictions is not None or references is not None):
+            # Nothing is joined with it: to write it to a file and read it back would take longer than all else.
+            return self._compute(predictions, references, **kwargs)
         return super().compute(predictions=predictions, references=references, **kwargs)
 
     def _compute(
-        self,
-        predictions: list[dict[str, Any]],
-        references: list[dict[str, Any]],
-        measures: Sequence[str] = MEASURES,
-        per_query: bool = False,
+        self, predictions: Any, references: Any, measures: Sequence[str] = MEASURES, per_query: bool = False
     ) -> dict[str, Any]:
-        _check_rows(predictions, references)
-        return score_run(_as_run(predictions), _as_qrels(references), measures, per_query)
+        return score_run(*_tables(predictions, references), measures, per_query)
 
 
 def score_run(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES, per_query: bool = False) -> dict[str, Any]:
@@ -135,10 +152,11 @@ def score_run(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES, per_qu
 
     Args:
         run (`dict[str, dict[str, float]]`):
-            Scores by query id and document id. Queries that are not in `qrels` are ignored.
+            Scores by query id and document id; infinity ranks first. Queries that are not in `qrels` are ignored.
         qrels (`dict[str, dict[str, int]]`):
-            Relevances by query id and document id. A query whose relevances are all 0 scores 0 and counts in the
-            mean, as with `trec_eval -c`; a query with no judgement at all does not.
+            Relevances by query id and document id, each the gain in nDCG: up to 1000, and 0 if below. A query whose
+            relevances are all 0 scores 0 and counts in the mean, as with `trec_eval -c`; a query with no judgement at
+            all does not.
         measures (`Sequence[str]`, *optional*, defaults to `("ndcg@10", "recall@100")`):
             `ndcg@k` or `recall@k`, with k from 1 to 100.
         per_query (`bool`, *optional*, defaults to `False`):
@@ -148,26 +166,35 @@ def score_run(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES, per_qu
         `dict`: each measure's mean over the queries of `qrels`, from 0 to 1.
 
     Raises:
-        ValueError: on a NaN score, a relevance that is no integer, an unknown measure, or empty `qrels`.
+        ValueError: naming query and document, on a NaN score, a relevance that is no integer or is above 1000, or an
+            id that is empty or no text; on an unknown measure, or empty `qrels`.
 
     Example:
         >>> score_run({"q": {"d1": 2.0, "d2": 1.0}}, {"q": {"d2": 1}}, measures=["ndcg@1", "recall@2"])
         {'ndcg@1': 0.0, 'recall@2': 1.0}
     """
     trec_measures = _trec_measures(measures)
-    judged = {qid: documents for qid, documents in _convert(qrels, "qrels", _relevance).items() if documents}
+    judged = {qid: documents for qid, documents in _convert(qrels, "qrels", _gain).items() if documents}
     if not judged:
         raise ValueError("The judgements (qrels) are empty: there is no query to average over.")
+    _check_table(run, "run")
     results = _convert({qid: run[qid] for qid in judged if qid in run}, "run", _score)
     if missing := sum(not results.get(qid) for qid in judged):
         logger.warning("%d of the %d judged queries have no results; each scores 0.", missing, len(judged))
+    # trec_eval is given numbers for query ids: of a query with the id "no_query" it would return what is in memory.
+    numbers = {qid: str(number) for number, qid in enumerate(judged)}
     # Cutting to the top 100 would change nothing: no measure looks below its cut-off, which is at most 100.
-    found = pytrec_eval.RelevanceEvaluator(judged, set(trec_measures.values())).evaluate(results)
-    nothing = {name.replace(".", "_"): 0.0 for name in trec_measures.values()}
-    scores = {
-        qid: {measure: found.get(qid, nothing)[name.replace(".", "_")] for measure, name in trec_measures.items()}
-        for qid in judged
-    }
+    found = pytrec_eval.RelevanceEvaluator(
+        {numbers[qid]: documents for qid, documents in judged.items()}, set(trec_measures.values())
+    ).evaluate({numbers[qid]: documents for qid, documents in results.items() if documents})
+    columns = {measure: name.replace(".", "_") for measure, name in trec_measures.items()}
+    nothing = dict.fromkeys(columns.values(), 0.0)
+    scores: dict[str, dict[str, float]] = {}
+    for qid, number in numbers.items():
+        values = found.get(number, nothing)
+        scores[qid] = {measure: values[column] for measure, column in columns.items()}
+        if not all(0 <= value <= 1 for value in scores[qid].values()):
+            raise RuntimeError(f"trec_eval scores query {qid!r} {scores[qid]}, which is not from 0 to 1.")
     means: dict[str, Any] = {
         measure: math.fsum(query[measure] for query in scores.values()) / len(scores) for measure in trec_measures
     }
@@ -187,41 +214,53 @@ def _trec_measures(measures: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _as_run(predictions: Any) -> dict[str, dict[str, float]]:
-    if isinstance(predictions, (str, os.PathLike)):
-        return read_run(predictions)
-    if not isinstance(predictions, Mapping):
-        predictions = _join(predictions, "predictions", "scores")
-    return _convert(predictions, "run", _score)
+def _tables(predictions: Any, references: Any) -> tuple[Any, Any]:
+    """The run and the qrels by query id, from files, dicts, or lists of rows."""
+    if predictions is None or references is None:
+        raise ValueError(
+            "miracl_ndcg needs both the predictions (the run) and the references (the qrels): two dicts "
+            "{query_id: {document_id: number}}, two paths, or two lists of a dict a query."
+        )
+    whole = [isinstance(given, (str, os.PathLike, Mapping)) for given in (predictions, references)]
+    if any(whole) and not all(whole):
+        raise ValueError("Give both predictions and references as a list of queries, or neither.")
+    if not any(whole):
+        _check_rows(predictions, "predictions", "scores")
+        _check_rows(references, "references", "relevances")
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} predictions but {len(references)} references: one of each a query.")
+        for number, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+            if (ours := prediction["query_id"]) != (theirs := reference["query_id"]):
+                raise ValueError(
+                    f"Row {number} pairs the predictions of query {ours!r} with the references of {theirs!r}."
+                )
+        return _join(predictions, "predictions", "scores"), _join(references, "references", "relevances")
+    return (
+        read_run(predictions) if isinstance(predictions, (str, os.PathLike)) else predictions,
+        read_qrels(references) if isinstance(references, (str, os.PathLike)) else references,
+    )
 
 
-def _as_qrels(references: Any) -> dict[str, dict[str, int]]:
-    if isinstance(references, (str, os.PathLike)):
-        return read_qrels(references)
-    if not isinstance(references, Mapping):
-        references = _join(references, "references", "relevances")
-    return _convert(references, "qrels", _relevance)
+def _check_rows(rows: Any, argument: str, values: str) -> None:
+    shape = f'{{"query_id": "q1", "docids": ["d1", "d2"], "{values}": [2, 1]}}'
+    if not isinstance(rows, Collection):
+        raise ValueError(f"{argument}: give a dict, a path, or a list of rows like {shape}, not {rows!r}.")
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{argument}, row {number}: {row!r} is no row like {shape}.")
+        if missing := {"query_id", "docids", values} - row.keys():
+            raise ValueError(f"{argument}, row {number}: no {' and no '.join(sorted(missing))}, as in {shape}.")
+        _check_ids([row["query_id"]], f"{argument}, row {number}, query")
+        for column in ("docids", values):
+            if isinstance(row[column], str) or not isinstance(row[column], Collection):
+                raise ValueError(f"{argument}, query {row['query_id']!r}: {column} {row[column]!r} are no list.")
+        _check_ids(row["docids"], f"{argument}, query {row['query_id']!r}, document")
 
 
-def _check_rows(predictions: Any, references: Any) -> None:
-    whole = (str, os.PathLike, Mapping)
-    if isinstance(predictions, whole) or isinstance(references, whole):
-        if not (isinstance(predictions, whole) and isinstance(references, whole)):
-            raise ValueError("Give both predictions and references as a list of queries, or neither.")
-        return
-    if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions but {len(references)} references: one of each a query.")
-    for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
-        if (ours := prediction.get("query_id")) != (theirs := reference.get("query_id")):
-            raise ValueError(f"Row {row} pairs the predictions of query {ours!r} with the references of {theirs!r}.")
-
-
-def _join(rows: Iterable[Mapping[str, Any]], argument: str, values: str) -> dict[str, dict[str, Any]]:
+def _join(rows: Collection[Mapping[str, Any]], argument: str, values: str) -> dict[str, dict[str, Any]]:
     """Join rows of one query each to `{query_id: {document_id: value}}`."""
     table: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(rows):
-        if missing := {"query_id", "docids", values} - set(row):
-            raise ValueError(f"{argument}, row {number}: no {' and no '.join(sorted(missing))}.")
+    for row in rows:
         qid, docids, numbers = row["query_id"], row["docids"], row[values]
         if qid in table:
             raise ValueError(
@@ -240,26 +279,49 @@ def _join(rows: Iterable[Mapping[str, Any]], argument: str, values: str) -> dict
 def _convert(
     table: Mapping[str, Mapping[str, Any]], name: str, number: Callable[[Any], Number]
 ) -> dict[str, dict[str, Number]]:
+    _check_table(table, name)
     converted: dict[str, dict[str, Number]] = {}
     for qid, documents in table.items():
         if not isinstance(documents, Mapping):
             raise ValueError(f"{name}, query {qid!r}: expected documents as a dict, not {type(documents).__name__}.")
-        row: dict[str, Number] = {}
-        for docid, value in documents.items():
-            if not isinstance(qid, str) or not isinstance(docid, str):
-                raise ValueError(f"{name}, query {qid!r}, document {docid!r}: ids must be strings.")
-            try:
-                row[docid] = number(value)
-            except ValueError as error:
-                raise ValueError(f"{name}, query {qid!r}, document {docid!r}: {error}") from None
+        _check_ids(documents, f"{name}, query {qid!r}, document")
+        row: dict[str, Any] = dict(documents)
+        # A run of floats, as most are, is what it would be converted to: checked as a whole, in a tenth of the time.
+        if number is not _score or {*map(type, row.values())} != {float} or any(map(math.isnan, row.values())):
+            for docid, value in row.items():
+                try:
+                    row[docid] = number(value)
+                except ValueError as error:
+                    raise ValueError(f"{name}, query {qid!r}, document {docid!r}: {error}") from None
         converted[qid] = row
     return converted
 
 
+def _check_table(table: Any, name: str) -> None:
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{name}: expected queries as a dict, not {type(table).__name__}.")
+    _check_ids(table, f"{name}, query")
+
+
+def _check_ids(ids: Collection[Any], where: str) -> None:
+    """Refuse ids that would end the process inside trec_eval, or be cut to another id there."""
+    try:
+        text = "\n".join(ids)
+        if (text.isascii() or text.encode()) and "\0" not in text and "" not in ids:
+            return
+    except (TypeError, UnicodeEncodeError):
+        pass
+    for value in ids:
+        if not isinstance(value, str):
+            raise ValueError(f"{where} {value!r}: ids must be strings.")
+        if not value or any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"{where} {value!r}: an id must not be empty, nor have NUL or half a character in it.")
+
+
 def _score(value: Any) -> float:
     try:
-        score = float(value)
-    except (TypeError, ValueError):
+        score = float(_without_underscore(value))
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last from torch, of several values at once
         raise ValueError(f"the score {value!r} is not a number.") from None
     if math.isnan(score):
         raise ValueError("the score is NaN, which has no place in a ranking.")
@@ -268,19 +330,34 @@ def _score(value: Any) -> float:
 
 def _relevance(value: Any) -> int:
     try:
-        relevance = int(value)
-        if isinstance(value, str) or relevance == value:
-            return relevance
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ValueError(f"the relevance {value!r} is not an integer.")
+        relevance = int(_without_underscore(value))
+        whole = isinstance(value, str) or bool(relevance == value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"the relevance {value!r} is not an integer.")
+    if relevance > MAX_RELEVANCE:
+        raise ValueError(f"the relevance {relevance} is above {MAX_RELEVANCE}, the highest there may be.")
+    return relevance
+
+
+def _gain(value: Any) -> int:
+    # trec_eval gives no gain for a grade below 0, but ends the process where none of a query is above -2.
+    return max(_relevance(value), 0)
+
+
+def _without_underscore(value: Any) -> Any:
+    # Python reads "1_0" as 10, trec_eval as 1.
+    if isinstance(value, str) and "_" in value:
+        raise ValueError
+    return value
 
 
 def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     """Read a TREC run file (`qid Q0 docid rank score tag`; the rank is not used, as in trec_eval).
 
     Args:
-        path (`str` or `Path`): the file, plain or `.gz`.
+        path (`str` or `Path`): the file, plain or compressed by gzip, bzip2 or xz.
 
     Returns:
         `dict[str, dict[str, float]]`: scores by query id and document id.
@@ -295,13 +372,14 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     """Read a TREC qrels file (`qid Q0 docid relevance`, separated by tabs or spaces).
 
     Args:
-        path (`str` or `Path`): the file, plain or `.gz`.
+        path (`str` or `Path`): the file, plain or compressed by gzip, bzip2 or xz.
 
     Returns:
         `dict[str, dict[str, int]]`: relevances by query id and document id.
 
     Raises:
-        ValueError: on a line of another shape, a relevance that is no integer, a repeated document, no line at all.
+        ValueError: on a line of another shape, a relevance that is no integer or is above 1000, a repeated document,
+            no line at all.
     """
     return _read_trec(path, "qid Q0 docid relevance", 3, _relevance)
 
@@ -329,19 +407,25 @@ def _read_trec(
 
 
 def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Iterate lazily over the lines of a UTF-8 file, plain or `.gz`, that are not blank, with their numbers from 1.
+    """Iterate lazily over the lines of a UTF-8 file that are not blank, with their numbers from 1.
+
+    Args:
+        path (`str` or `Path`): the file, plain or compressed by gzip, bzip2 or xz, whatever its name is.
 
     Raises:
-        ValueError: if the file is not UTF-8, or is a `.gz` that is cut off or damaged.
+        ValueError: if the file is not UTF-8, or is cut off or damaged.
     """
     number = 0
-    with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                if text.strip():
-                    yield number, text
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start}).") from None
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path}, after line {number}: cut off or no gzip file ({error}).") from None
+    with open(path, "rb") as raw:
+        opener = next((opener for start, opener in _OPENERS.items() if raw.peek(6).startswith(start)), None)
+        with opener(raw, "rb") if opener else nullcontext(raw) as file:
+            try:
+                for number, line in enumerate(file, start=1):
+                    # Files that were joined have a byte order mark in the middle too.
+                    text = line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
+                    if text.strip():
+                        yield number, text
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start}).") from None
+            except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+                raise ValueError(f"{path}, after line {number}: cut off or damaged ({error}).") from None
