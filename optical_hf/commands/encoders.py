@@ -13,7 +13,8 @@ from accelerate import PartialState
 
 from ..models.modeling_optical import OpticalTeacher
 from ..quickstart import quickstart_model
-from ..retrieval.index.build import model_fingerprint
+from ..retrieval.bounds import check_count, check_memory
+from ..retrieval.index.build import check_options, model_fingerprint
 
 
 @dataclass
@@ -28,6 +29,11 @@ class EncoderArguments:
     document_length: int | None = field(default=None, metadata={"help": "Longest passage in tokens."})
     batch_size: int = field(default=32, metadata={"help": "Texts a forward pass."})
 
+    def __post_init__(self) -> None:
+        for name in ("query_length", "document_length", "batch_size"):
+            if getattr(self, name) is not None:
+                check_count(f"--{name}", getattr(self, name))
+
     def load(self) -> tuple[OpticalTeacher, OpticalTeacher]:
         """Load the model of the queries and that of the passages, which may be one."""
         query_model = self._load(self.model or str(quickstart_model()))
@@ -41,13 +47,13 @@ class EncoderArguments:
     def description(self, query_model: OpticalTeacher, document_model: OpticalTeacher) -> dict[str, Any]:
         """What a result says of the models it is about."""
         packages = {"optical_hf": version("optical-hf"), "torch": torch.__version__}
+        made_by = {"model": model_fingerprint(query_model)}
+        shared = document_model is query_model
+        made_by["document_model"] = made_by["model"] if shared else model_fingerprint(document_model)
         return {
             "model": self.model or "quickstart",
             "document_model": self.document_model or self.model or "quickstart",
-            "weights": {
-                "model": model_fingerprint(query_model)["weights"],
-                "document_model": model_fingerprint(document_model)["weights"],
-            },
+            **{part: {name: each[part] for name, each in made_by.items()} for part in ("weights", "tokenizer")},
             "versions": packages | {"transformers": transformers.__version__},
         }
 
@@ -64,6 +70,12 @@ class IndexArguments:
     dim: int | None = field(default=None, metadata={"help": "Rotate token vectors down to so many dimensions."})
     pool_factor: int = field(default=1, metadata={"help": "Keep one token vector in so many."})
     dtype: str = field(default="float16", metadata={"help": "Of the vectors kept.", "choices": ["float16", "int8"]})
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size", "pool_factor", "dim"):
+            if getattr(self, name) is not None:
+                check_count(f"--{name}", getattr(self, name))
+        check_options(self.options())
 
     def options(self) -> dict[str, Any]:
         """The options of [`build_index`]."""
@@ -84,10 +96,16 @@ class SearchArguments:
     depth: int = field(default=100, metadata={"help": "Passages of the first stage that are reranked."})
     max_queries: int | None = field(default=None, metadata={"help": "Use the first queries of each language only."})
     memory_gb: float = field(default=4.0, metadata={"help": "Most memory the search takes, in GB a process."})
+    strict: bool = field(
+        default=False,
+        metadata={"help": "Refuse judged queries and passages, and candidates, that are not there; else a warning."},
+    )
 
     def __post_init__(self) -> None:
-        if self.max_queries is not None and self.max_queries < 1:
-            raise ValueError(f"--max_queries is {self.max_queries}; use at least 1 query, or leave it out for all.")
+        check_count("--depth", self.depth)
+        check_memory("--memory_gb", self.memory_gb)
+        if self.max_queries is not None:
+            check_count("--max_queries", self.max_queries)
 
     def protocol(self, collection: str) -> str:
         """Name what a figure was measured on; it differs by the first stage."""

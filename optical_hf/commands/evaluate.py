@@ -18,7 +18,7 @@ from pathlib import Path
 from ..arguments import ArgumentReader
 from ..data.languages import language_code
 from ..data.trec_files import iter_passages, read_qrels, read_topics, write_run
-from ..evaluation.collection import evaluate_collection
+from ..evaluation.collection import check_collection, evaluate_collection
 from ..files import write_json
 from ..launching import check_writable, run, start_logging, start_processes
 from ..retrieval.candidates import first_stage
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     output = Path(collection.output_dir)
     check_writable(output, 0)
     topics, qrels = read_topics(collection.topics), read_qrels(collection.qrels)
-    for qid in list(topics)[searching.max_queries :] if searching.max_queries else ():
+    for qid in list(topics)[searching.max_queries :] if searching.max_queries is not None else ():
         qrels.pop(qid, None)  # a judged query that is no topic at all counts, as with `trec_eval -c`
     query_language, document_language = collection.languages()
     candidates = None
@@ -73,6 +73,7 @@ def main(arguments: Sequence[str]) -> None:
             output / "bm25",
             searching.depth,
         )
+    missing = check_collection(topics, qrels, iter_passages(collection.passages), candidates, strict=searching.strict)
     query_model, document_model = encoders.load()
     measured = evaluate_collection(
         query_model,
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         iter_passages(collection.passages),
         kept.index_dir or output / "index",
         candidates=candidates,
+        missing=missing,
         batch_size=encoders.batch_size,
         memory_gb=searching.memory_gb,
         **kept.options(),
@@ -99,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
             "query_language": query_language,
             "document_language": document_language,
             "num_queries": len(qrels),
+            "missing": missing,
             "by_scoring": {scoring: each.scores for scoring, each in measured.items()},
             "index": kept.options(),
             **encoders.description(query_model, document_model),

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import ArgumentReader
-from ..data.miracl import PROTOCOLS, load_miracl
+from ..data.miracl import PROTOCOLS, MiraclSet, load_miracl
 from ..data.trec_files import write_run
-from ..evaluation.collection import evaluate_collection
+from ..evaluation.collection import check_collection, evaluate_collection
 from ..evaluation.miracl_published import published_scores, published_sources
 from ..files import write_json
 from ..launching import check_writable, run, start_logging, start_processes
@@ -58,21 +58,11 @@ def main(arguments: Sequence[str]) -> None:
         load_miracl(language, miracl.protocol, miracl.split, miracl.data_dir, miracl.revision, miracl.corpus_revision)
         for language in miracl.languages
     ]
+    prepared = [_prepare(each, searching, output) for each in sets]
     query_model, document_model = encoders.load()
     languages: dict[str, dict[str, Any]] = {}
     per_query: dict[str, Any] = {}
-    for each in sets:
-        qrels = dict(list(each.qrels.items())[: searching.max_queries])
-        candidates: Mapping[str, Sequence[str]] | None = each.candidates
-        if searching.first_stage is not None:
-            candidates = first_stage(
-                searching.first_stage.format(language=each.language),
-                {qid: text for qid, text in each.topics.items() if qid in qrels},
-                each.iter_passages,
-                each.language,
-                output / "bm25" / each.language,
-                searching.depth,
-            )
+    for each, (qrels, candidates, missing) in zip(sets, prepared, strict=True):
         measured = evaluate_collection(
             query_model,
             document_model,
@@ -81,12 +71,14 @@ def main(arguments: Sequence[str]) -> None:
             each.iter_passages(),
             Path(kept.index_dir or output / "index") / each.language,
             candidates=candidates,
+            missing=missing,
             batch_size=encoders.batch_size,
             memory_gb=searching.memory_gb,
             **kept.options(),
         )
-        row: dict[str, Any] = {"queries": len(qrels)} | {name: scored.scores for name, scored in measured.items()}
-        if miracl.split == "dev" and not (searching.max_queries or searching.first_stage):
+        row: dict[str, Any] = {"queries": len(qrels), "missing": missing}
+        row |= {name: scored.scores for name, scored in measured.items()}
+        if miracl.split == "dev" and searching.max_queries is None and searching.first_stage is None:
             row["published"] = published_scores(each.language, miracl.protocol)
         languages[each.language] = row
         per_query[each.language] = {name: scored.per_query for name, scored in measured.items()}
@@ -120,6 +112,28 @@ def main(arguments: Sequence[str]) -> None:
         indent=2,
     )
     print(format_table(languages, average, protocol))
+
+
+def _prepare(
+    each: MiraclSet, searching: SearchArguments, output: Path
+) -> tuple[dict[str, dict[str, int]], Mapping[str, Sequence[str]] | None, dict[str, int]]:
+    """Return the judgements and the candidates of a language, and what they name that is not there."""
+    qrels = dict(list(each.qrels.items())[: searching.max_queries])
+    candidates: Mapping[str, Sequence[str]] | None = each.candidates
+    if searching.first_stage is not None:
+        candidates = first_stage(
+            searching.first_stage.replace("{language}", each.language),
+            {qid: text for qid, text in each.topics.items() if qid in qrels},
+            each.iter_passages,
+            each.language,
+            output / "bm25" / each.language,
+            searching.depth,
+        )
+    try:
+        missing = check_collection(each.topics, qrels, each.iter_passages(), candidates, strict=searching.strict)
+    except ValueError as error:
+        raise ValueError(f"MIRACL {each.language}: {error}") from error
+    return qrels, candidates, missing
 
 
 def format_table(languages: Mapping[str, Mapping[str, Any]], average: Mapping[str, Any], protocol: str) -> str:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..arguments import ArgumentReader
 from ..data.trec_files import iter_passages, read_topics, write_run
 from ..launching import run, start_logging, start_processes
+from ..retrieval.bounds import check_count, check_memory
 from ..retrieval.index.exact import PassageIndex
 from .encoders import EncoderArguments
 
@@ -32,6 +34,11 @@ class SearchedArguments:
     pooled: bool = field(default=False, metadata={"help": "Score by pooled vectors instead of MaxSim."})
     memory_gb: float = field(default=4.0, metadata={"help": "Most memory the search takes, in GB a process."})
 
+    def __post_init__(self) -> None:
+        check_memory("--memory_gb", self.memory_gb)
+        if self.k is not None:
+            check_count("--k", self.k)
+
 
 def reader() -> ArgumentReader:
     """Return the reader of this command's arguments."""
@@ -46,10 +53,16 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError("Give either --query with one or more questions, or --topics with a file of them.")
     if bool(given.topics) != bool(given.run):
         raise ValueError("--topics and --run go together: the file of questions, and the run that is written.")
+    if given.run is not None and not Path(given.run).absolute().parent.is_dir():
+        raise ValueError(f"--run {given.run}: its folder is not there; make it first.")
+    if missing := [path for path in given.passages if not Path(path).is_file()]:
+        raise ValueError(f"--passages: there is no file {missing[0]}.")
     state = start_processes()
     start_logging(state.is_main_process)
     topics = read_topics(given.topics) if given.topics else {f"query {i}": text for i, text in enumerate(given.query)}
     index = PassageIndex.load(given.index_dir)
+    if index.manifest["options"]["single"] and not given.pooled:
+        raise ValueError(f"{given.index_dir} holds one vector a passage (--single): give --pooled.")
     model, _ = encoders.load()
     tokens, pooled = model.encode_both(list(topics.values()), "query", batch_size=encoders.batch_size)
     k = (100 if given.topics else 10) if given.k is None else given.k

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 
 from .languages import language_code
@@ -27,14 +27,17 @@ class RetrievalSet:
             Passages by document id.
         qrels (`dict[str, dict[str, int]]`):
             Relevances by query id and document id. A judged query that is not in `topics` still counts in the mean,
-            as with `trec_eval -c`, and is warned of.
+            as with `trec_eval -c`; it is warned of, as is a relevant passage that is not in `passages`.
         query_language (`str`):
             Language of the queries, as [`languages.language_code`] reads it; kept as its code.
         document_language (`str`):
             Language of the passages, likewise.
+        strict (`bool`, *optional*, defaults to `False`):
+            Refuse what is otherwise warned of.
 
     Raises:
-        ValueError: if topics, passages or qrels are empty, or a language has no code.
+        ValueError: if topics, passages or qrels are empty, no judged query or no relevant passage is there, or a
+            language has no code.
     """
 
     name: str
@@ -43,32 +46,17 @@ class RetrievalSet:
     qrels: dict[str, dict[str, int]]
     query_language: str
     document_language: str
+    strict: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, strict: bool) -> None:
+        where = f"Retrieval set {self.name!r}: "
         for part in ("topics", "passages", "qrels"):
             if not getattr(self, part):
-                raise ValueError(f"Retrieval set {self.name!r}: its {part} are empty.")
+                raise ValueError(f"{where}its {part} are empty.")
         self.query_language = language_code(self.query_language)
         self.document_language = language_code(self.document_language)
-        unknown = [qid for qid in self.qrels if qid not in self.topics]
-        if unknown:
-            logger.warning(
-                "Retrieval set %r: %d of the %d judged queries are not among the topics (such as %r); each scores 0.",
-                self.name,
-                len(unknown),
-                len(self.qrels),
-                unknown[0],
-            )
-        relevant = [docid for judged in self.qrels.values() for docid, relevance in judged.items() if relevance > 0]
-        lost = [docid for docid in relevant if docid not in self.passages]
-        if lost:
-            logger.warning(
-                "Retrieval set %r: %d of the %d relevant judgements name a passage that is not there (such as %r).",
-                self.name,
-                len(lost),
-                len(relevant),
-                lost[0],
-            )
+        check_queries(self.qrels, self.topics, strict, where)
+        check_passages("relevant judgements", relevant_docids(self.qrels, where), self.passages, strict, where)
 
     @classmethod
     def from_files(
@@ -80,6 +68,7 @@ class RetrievalSet:
         query_language: str,
         document_language: str,
         name: str | None = None,
+        strict: bool = False,
     ) -> RetrievalSet:
         """Read a retrieval set, such as MIRACL's files as they are.
 
@@ -96,9 +85,11 @@ class RetrievalSet:
                 Language of the passages.
             name (`str`, *optional*):
                 Defaults to the topics file's name without its ending.
+            strict (`bool`, *optional*, defaults to `False`):
+                Refuse judgements of queries or passages that are not there, instead of warning of them.
 
         Raises:
-            ValueError: naming file and line, if one of them is malformed or empty.
+            ValueError: naming file and line, if one of them is malformed or empty, and as [`RetrievalSet`].
         """
         return cls(
             name=name or Path(topics).stem,
@@ -107,4 +98,62 @@ class RetrievalSet:
             qrels=read_qrels(qrels),
             query_language=query_language,
             document_language=document_language,
+            strict=strict,
         )
+
+
+def relevant_docids(qrels: Mapping[str, Mapping[str, int]], where: str = "") -> list[str]:
+    """List the document id of every judgement above 0: one that is not there makes scores lower without being seen.
+
+    Args:
+        qrels (`dict[str, dict[str, int]]`): relevances by query id and document id.
+        where (`str`, *optional*): begins the error.
+
+    Raises:
+        ValueError: if no judgement is above 0, so that every score would be 0.
+    """
+    docids = [docid for judged in qrels.values() for docid, relevance in judged.items() if relevance > 0]
+    if not docids:
+        raise ValueError(f"{where}no judgement is above 0: nothing is relevant, and every score would be 0.")
+    return docids
+
+
+def check_queries(
+    qrels: Mapping[str, Mapping[str, int]], topics: Container[str], strict: bool = False, where: str = ""
+) -> int:
+    """Count the judged queries that are not among the topics, as [`check_passages`] counts passages."""
+    return _check(list(qrels), topics, "judged queries are not among the topics", strict, where)
+
+
+def check_passages(
+    what: str, docids: Sequence[str], collection: Container[str], strict: bool = False, where: str = ""
+) -> int:
+    """Count the document ids that are named and not in the collection, and warn of them.
+
+    Args:
+        what (`str`): what names them, such as `"candidates"`.
+        docids (`Sequence[str]`): every document id, as often as it is named.
+        collection (container of `str`): the document ids that are there.
+        strict (`bool`, *optional*, defaults to `False`): refuse them instead.
+        where (`str`, *optional*): begins warning and error.
+
+    Returns:
+        `int`: how many are not there.
+
+    Raises:
+        ValueError: naming the first that is not there, if none is there, or any is not with `strict`.
+    """
+    return _check(docids, collection, f"{what} name a passage that is not there", strict, where)
+
+
+def _check(ids: Sequence[str], there: Container[str], what: str, strict: bool, where: str) -> int:
+    lost = [name for name in ids if name not in there]
+    if not lost:
+        return 0
+    message = f"{where}{len(lost)} of the {len(ids)} {what} (such as {lost[0]!r})"
+    if len(lost) == len(ids):
+        raise ValueError(f"{message}: do these files belong together?")
+    if strict:
+        raise ValueError(f"{message}, which `strict` refuses.")
+    logger.warning("%s.", message)
+    return len(lost)

@@ -10,6 +10,7 @@ from ..data.languages import language_code
 from ..data.retrieval_set import RetrievalSet
 from ..data.trec_files import read_passages, read_qrels, read_topics
 from ..metrics import NDCG
+from ..retrieval.bounds import check_count
 
 Measure = Callable[[RetrievalSet], dict[str, float]]
 
@@ -55,8 +56,11 @@ def load_questions(
         max_queries (`int`, *optional*): keeps the first of each language only.
 
     Raises:
-        ValueError: if a language has topics without qrels or the reverse, or there are no passages.
+        ValueError: if a language has topics without qrels or the reverse, or there are no passages; if `max_queries`
+            is not positive; and as [`RetrievalSet`].
     """
+    if max_queries is not None:
+        check_count("--max_queries", max_queries)
     if topics.keys() != qrels.keys() or english_topics.keys() - topics.keys():
         raise ValueError(
             f"Every language needs --topics and --qrels: topics are given for {sorted(topics)}, qrels for "

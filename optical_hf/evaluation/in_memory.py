@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..data.retrieval_set import RetrievalSet
-from ..files import replacing
 from ..metrics import NDCG
 from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..models.modeling_optical import OpticalModel
+from ..retrieval.bounds import check_count
+from ..retrieval.index.build import model_fingerprint
+from ..retrieval.index.shards import fingerprint, read_tensors, write_tensors
 from ..retrieval.maxsim import maxsim
 from ..retrieval.search import search
+
+logger = logging.getLogger(__name__)
 
 
 def encode_passages(
@@ -40,25 +42,34 @@ def encode_passages(
         batch_size (`int`, *optional*, defaults to 32):
             Passages a forward pass.
         cache_dir (`str` or `Path`, *optional*):
-            Where the vectors are kept between runs, in a file named by a hash of model, configuration and passages.
+            Where the vectors are kept between runs, in a file named by a hash of model, tokenizer and passages. A
+            damaged file is made anew, with a warning.
 
     Returns:
         `tuple`: token vectors in half precision, `(tokens, dim)` a passage, and pooled vectors, `(passages, dim)`.
+
+    Raises:
+        ValueError: if `batch_size` is not positive.
+        OSError: if the cache's folder cannot be made. One that has no room left is warned of: the vectors are there.
     """
+    check_count("batch_size", batch_size)
     if cache_dir is None:
         return _encode_passages(model, passages, batch_size)
-    digest = blake2b(json.dumps([model.config.to_json_string(), list(passages.values())]).encode(), digest_size=16)
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    path = Path(cache_dir) / f"passages-{digest.hexdigest()}.safetensors"
-    if path.is_file():
-        stored = load_file(path)
-        return list(stored["tokens"].split(stored["lengths"].tolist())), stored["pooled"]
-    tokens, pooled = _encode_passages(model, passages, batch_size)
+    made_by, made_of = fingerprint(model_fingerprint(model)), fingerprint(list(passages.values()))
+    path = Path(cache_dir) / f"passages-{fingerprint([made_by, made_of])}.safetensors"
+    if path.exists():
+        try:
+            stored = read_tensors(path, made_by, made_of)
+            return list(stored["tokens"].split(stored["lengths"].tolist())), stored["pooled"]
+        except ValueError as error:
+            logger.warning("%s is damaged (%s): its passages are encoded anew.", path, error.__cause__ or error)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lengths = torch.tensor([len(one) for one in tokens])
-    with replacing(path) as partial:
-        save_file({"tokens": torch.cat(tokens), "lengths": lengths, "pooled": pooled}, partial)
+    tokens, pooled = _encode_passages(model, passages, batch_size)
+    lengths = torch.tensor([len(vectors) for vectors in tokens])
+    try:
+        write_tensors(path, {"tokens": torch.cat(tokens), "lengths": lengths, "pooled": pooled}, made_by, made_of)
+    except OSError as error:
+        logger.warning("The passages' vectors are not kept for the next run: %s", error)
     return tokens, pooled
 
 

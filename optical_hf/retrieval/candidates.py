@@ -11,6 +11,7 @@ from accelerate import PartialState
 from ..data.trec_files import rank
 from ..metrics.miracl_ndcg.miracl_ndcg import read_run
 from .bm25 import BM25Index, digest_passages
+from .bounds import check_count
 
 
 def first_stage(
@@ -43,8 +44,7 @@ def first_stage(
         ValueError: if `depth` is not positive, the run file is malformed or holds none of the queries, or the index in
             `folder` is of other passages or of another language.
     """
-    if depth < 1:
-        raise ValueError(f"`depth` is {depth}; it has to be positive.")
+    check_count("depth", depth)
     if source == "bm25":
         with PartialState().main_process_first():
             index = _index(passages, language, Path(folder))

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from .bounds import check_count
+
 
 def maxsim(
     queries: Sequence[torch.Tensor], documents: Sequence[torch.Tensor], *, chunk_size: int = 1 << 24
@@ -40,8 +42,7 @@ def maxsim(
     tensor([[1.8000]])
     ```
     """
-    if chunk_size < 1:
-        raise ValueError(f"`chunk_size` is {chunk_size}; it has to be positive.")
+    check_count("chunk_size", chunk_size)
     dim = queries[0].shape[-1] if len(queries) and queries[0].ndim else None
     for name, vectors in (("queries", queries), ("documents", documents)):
         for index, one in enumerate(vectors):
@@ -90,8 +91,7 @@ def top_k(
     Raises:
         ValueError: if `k` is not positive, and as [`maxsim`].
     """
-    if k < 1:
-        raise ValueError(f"`k` is {k}; it has to be positive.")
+    check_count("k", k)
     scores, indices = maxsim(queries, documents, chunk_size=chunk_size).sort(dim=1, descending=True, stable=True)
     return scores[:, :k], indices[:, :k]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from optical_hf import OpticalTeacher, search
-from optical_hf.commands import evaluate, miracl
+from optical_hf.commands import distill, evaluate, index, miracl
+from optical_hf.commands import search as search_command
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import read_run, score_run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -138,3 +141,135 @@ def test_a_first_stage_of_other_queries(folder, tiny_encoder):
     words = [f"--model={tiny_encoder}", f"--output_dir={folder}/out", "--languages=sw", f"--data_dir={folder}"]
     with pytest.raises(ValueError, match="first.trec holds results of none of the 3 queries"):
         miracl.main([*words, "--protocol=judged", f"--first_stage={folder}/first.trec"])
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--max_queries=-1"], "--max_queries must be at least 1, got -1"),
+        (["--max_queries=0"], "--max_queries must be at least 1, got 0"),
+        (["--depth=0"], "--depth must be at least 1, got 0"),
+        (["--memory_gb=0"], r"--memory_gb must be a number above 0 and at most 1,000,000 \(GB\), got 0\.0"),
+        (["--memory_gb=nan"], r"--memory_gb must be a number above 0 and at most 1,000,000 \(GB\), got nan"),
+        (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
+        (["--query_length=0"], "--query_length must be at least 1, got 0"),
+        (["--document_length=-5"], "--document_length must be at least 1, got -5"),
+        (["--shard_size=0"], "--shard_size must be at least 1, got 0"),
+        (["--shard_size=99999999999999999999"], "--shard_size must be at most 1,000,000,000,000, got 9+"),
+        (["--pool_factor=-2"], "--pool_factor must be at least 1, got -2"),
+        (["--dim=0"], "--dim must be at least 1, got 0"),
+        (["--single", "--dim=8"], "dim, pool_factor and dtype are for token vectors"),
+        (["--k=0"], "--k must be at least 1, got 0"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused_by_every_command(words, message, folder, monkeypatch):
+    """Before anything is read or loaded: neither the model nor the files are there."""
+    monkeypatch.setattr(OpticalTeacher, "from_checkpoint", lambda *_: pytest.fail("a model was loaded"))
+    common = ["--model=nowhere"]
+    evaluation = [*common, f"--output_dir={folder}/out", "--topics=t", "--passages=p", "--qrels=q"]
+    calls = {
+        evaluate: evaluation,
+        miracl: [*common, f"--output_dir={folder}/out", "--languages=sw"],
+        index: [*common, "--passages=p", f"--index_dir={folder}/index"],
+        search_command: [*common, f"--index_dir={folder}/index", "--query=who"],
+        distill: ["--teacher=nowhere", "--bitext=sw=b.tsv", f"--output_dir={folder}/out"],
+    }
+    name = words[0].partition("=")[0]
+    taking = [command for command in calls if name in command.reader().format_help()]
+    if name in ("--batch_size", "--query_length", "--document_length"):
+        taking = [command for command in taking if command is not distill]  # there its configuration refuses them
+    assert taking
+    for command in taking:
+        with pytest.raises(ValueError, match=message):
+            command.main([*calls[command], *words])
+    assert not (folder / "out").exists() or not list((folder / "out").iterdir())
+
+
+def test_an_unknown_place_in_the_name_of_a_run(folder, tiny_encoder):
+    words = [f"--model={tiny_encoder}", f"--output_dir={folder}/out", "--languages=sw", f"--data_dir={folder}"]
+    with pytest.raises(FileNotFoundError, match=r"run\.\{lang\}\.trec"):
+        miracl.main([*words, "--protocol=judged", f"--first_stage={folder}/run.{{lang}}.trec"])
+
+
+def test_what_is_not_in_the_collection_is_in_the_figures_or_refused(folder, tiny_encoder, caplog):
+    qrels = folder / "sw.dev.qrels.tsv"
+    qrels.write_text("q0 0 d0 1\nq0 0 en#d4 1\nq1 0 en#d1 1\nq2 0 d3 1\n")
+    half = "".join(f"q{number} Q0 {docid} 1 1.5 x\n" for number in range(3) for docid in ("d3", "x"))
+    (folder / "run.trec").write_text(half)
+    files = [f"--{name}={folder}/sw.dev.{name}.tsv" for name in ("topics", "qrels")]
+    files += [f"--passages={folder}/sw.passages.jsonl", f"--first_stage={folder}/run.trec"]
+    commands = {
+        evaluate: files,
+        miracl: ["--languages=sw", f"--data_dir={folder}", "--protocol=judged", f"--first_stage={folder}/run.trec"],
+    }
+    for command, words in commands.items():
+        words = [f"--model={tiny_encoder}", f"--output_dir={folder}/{command.__name__}", *words]
+        caplog.clear()
+        command.main(words)
+        metrics = json.loads((folder / command.__name__ / "metrics.json").read_text())
+        missing = metrics["missing"] if command is evaluate else metrics["languages"]["sw"]["missing"]
+        assert missing == {"queries": 0, "relevant_judgements": 2, "candidates": 3}
+        assert [text for text in caplog.messages if "not there" in text] == [
+            "2 of the 4 relevant judgements name a passage that is not there (such as 'en#d4').",
+            "3 of the 6 candidates name a passage that is not there (such as 'x').",
+        ]
+        with pytest.raises(ValueError, match=r"2 of the 4 relevant .*'en#d4'\), which `strict` refuses"):
+            command.main([*words, "--strict"])
+        (folder / "run.trec").write_text("q0 Q0 x 1 1.0 x\nq1 Q0 x 1 1.0 x\n")
+        with pytest.raises(ValueError, match=r"2 of the 2 candidates name a passage that is not there .* do these"):
+            command.main(words)
+        (folder / "run.trec").write_text(half)
+    qrels.write_text("q0 0 en#d0 1\nq1 0 en#d1 1\n")
+    for command, words in commands.items():
+        with pytest.raises(ValueError, match=r"2 of the 2 relevant judgements .* \(such as 'en#d0'\): do these files"):
+            command.main(["--model=nowhere", f"--output_dir={folder}/{command.__name__}", *words])
+
+
+def test_a_bad_passage_at_the_end_shows_before_a_model_is_loaded(folder):
+    passages = folder / "sw.passages.jsonl"
+    passages.write_text(passages.read_text() + '{"docid": "d5"}\n')
+    files = [f"--{name}={folder}/sw.dev.{name}.tsv" for name in ("topics", "qrels")]
+    for command, words in (
+        (evaluate, [f"--output_dir={folder}/out", *files]),
+        (index, [f"--index_dir={folder}/index"]),
+    ):
+        with pytest.raises(ValueError, match=r"sw\.passages\.jsonl, line 6: neither `text` nor `contents`"):
+            command.main(["--model=nowhere", f"--passages={passages}", *words])
+    with pytest.raises(ValueError, match=r"MIRACL sw: .*sw\.passages\.jsonl, line 6"):
+        words = ["--languages=sw", f"--data_dir={folder}", "--protocol=judged"]
+        miracl.main(["--model=nowhere", f"--output_dir={folder}/out", *words])
+
+
+def test_two_evaluations_share_an_index(folder, tiny_encoder):
+    """Started at the same time, with as many files to write as 600 passages in threes make."""
+    words = [passage for passage in PASSAGES.values() for _ in range(120)]
+    (folder / "many.jsonl").write_text(
+        "".join(json.dumps({"docid": f"p{i}", "text": f"{text} {i}"}) + "\n" for i, text in enumerate(words))
+    )
+    (folder / "many.qrels.tsv").write_text("q0 0 p1 1\nq1 0 p130 1\nq2 0 p400 1\n")
+    command = [
+        *(sys.executable, "-m", "optical_hf.commands.evaluate", f"--model={tiny_encoder}", "--shard_size=3"),
+        *(f"--topics={folder}/sw.dev.topics.tsv", f"--qrels={folder}/many.qrels.tsv", "--dim=16", "--batch_size=3"),
+        *(f"--passages={folder}/many.jsonl", f"--index_dir={folder}/index"),
+    ]
+    running = [
+        subprocess.Popen(
+            [*command, f"--output_dir={folder}/{name}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for name in ("first", "second")
+    ]
+    printed = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], printed
+    runs = [(folder / name / "run.trec").read_bytes() for name in ("first", "second")]
+    assert runs[0] == runs[1] and runs[0].count(b"\n") == 300
+    names = [path.name for path in (folder / "index").iterdir()]
+    assert len([name for name in names if re.fullmatch(r"shard-\d{5}\.(json|safetensors)", name)]) == 400
+    assert sorted(name for name in names if not name.startswith("shard-")) == [
+        ".lock",
+        "index.json",
+        "rotation.safetensors",
+    ]

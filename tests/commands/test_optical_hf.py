@@ -92,6 +92,32 @@ def test_search_says_what_is_missing(call, tmp_path):
     assert "--index_dir is needed" in call("index", "--passages", "passages.jsonl")
 
 
+def test_search_says_what_is_wrong_before_it_loads_a_model(call, tiny_encoder, passages, tmp_path):
+    index = tmp_path / "index"
+    call("index", "--model", tiny_encoder, "--passages", passages, "--index_dir", index, "--single")
+    common = ("search", "--model", "nowhere", "--index_dir", index)
+    assert call(*common, "--query", "who") == f"error: {index} holds one vector a passage (--single): give --pooled."
+    assert (
+        call(*common, "--query", "who", "--passages", "gone.jsonl")
+        == "error: --passages: there is no file gone.jsonl."
+    )
+    (tmp_path / "topics.tsv").write_text("q0\twho wrote the book\n")
+    run = tmp_path / "runs" / "run.trec"
+    assert call(*common, "--topics", tmp_path / "topics.tsv", "--run", run, "--pooled") == (
+        f"error: --run {run}: its folder is not there; make it first."
+    )
+
+
+def test_a_finished_index_is_only_read(call, tiny_encoder, passages, tmp_path, monkeypatch):
+    words = ("index", "--model", tiny_encoder, "--passages", passages, "--index_dir", tmp_path / "index")
+    first = call(*words)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "index", *(tmp_path / "index").iterdir())}
+    monkeypatch.setattr("optical_hf.retrieval.index.shards.FileLock", lambda *_: pytest.fail("written"))
+    assert call(*words) == first == f"{tmp_path}/index holds 4 passages in 1 files.\n"
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(before) == 5
+
+
 def test_export_to_other_tools(call, tiny_encoder, tmp_path):
     OpticalStudent.from_checkpoint(tiny_encoder).save_pretrained(tmp_path / "student")
     assert "in the format single_vector" in call(

@@ -287,7 +287,10 @@ EYE = torch.eye(2)
         ({"document_vectors": [EYE, EYE]}, "both as lists of token vectors, or both as one 2-D tensor"),
         ({"document_vectors": torch.ones(2, 1, 2)}, r"document vectors: a tensor must be 2-D, .*\(2, 1, 2\)"),
         ({"document_vectors": torch.empty(0, 2), "doc_ids": []}, "0 document vectors but 0 document ids"),
-        ({"query_vectors": torch.tensor([[1.0, 0.0], [float("nan"), 0.0]])}, "Query '2' has NaN scores"),
+        (
+            {"query_vectors": torch.tensor([[1.0, 0.0], [float("nan"), 0.0]])},
+            "Query '2' has NaN or infinity in its vectors",
+        ),
         ({"k": 0}, "k must be at least 1, got 0"),
     ],
 )

@@ -1,78 +1,35 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from indexes import (
+    COMPRESSED,
+    PASSAGES,
+    QUERIES,
+    encode_queries,
+    exact_model,
+    folder_bytes,
+    make_passages,
+    read_back,
+    spoil,
+)
+from safetensors.torch import load_file
+from transformers import ByT5Tokenizer, CanineTokenizer
 
 from optical_hf import OpticalStudent, OpticalTeacher, maxsim, search
 from optical_hf.data.trec_files import rank
-from optical_hf.models.modeling_optical import OpticalModel
-from optical_hf.retrieval.index.build import PassageIndex, build_index
+from optical_hf.retrieval.index.build import PassageIndex, build_index, model_fingerprint
 from optical_hf.retrieval.index.compression import fit_rotation, pool_tokens, quantize
 from optical_hf.retrieval.index.shards import IndexShard
 
 CONFIG = Path(__file__).parents[2] / "examples" / "accelerate_configs" / "two_cpu.yaml"
-WORDS = "the a who wrote it rains today nani aliandika hicho kitabu leo mvua inanyesha book this she habari".split()
-COMPRESSED = {"dim": 16, "pool_factor": 2, "dtype": "int8"}
-
-
-def make_passages(count: int) -> list[tuple[str, str]]:
-    chance = random.Random(0)
-    return [(f"d{number}", " ".join(chance.choices(WORDS, k=chance.randint(1, 20)))) for number in range(count)]
-
-
-PASSAGES = make_passages(23)
-QUERIES = {"q1": "nani aliandika kitabu", "q2": "who wrote the book ?", "q3": "mvua inanyesha leo"}
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_encoder) -> OpticalTeacher:
-    return OpticalTeacher.from_checkpoint(tiny_encoder, document_prefix="passage: ", query_prefix="query: ")
-
-
-@pytest.fixture(scope="module")
-def index(teacher, tmp_path_factory) -> PassageIndex:
-    """Five shards of the 23 passages. Do not write to its folder."""
-    return build_index(teacher, PASSAGES, tmp_path_factory.mktemp("index"), shard_size=5, batch_size=2)
-
-
-@pytest.fixture
-def copy(index, tmp_path) -> Path:
-    """A copy of the index's folder, to be spoilt."""
-    return Path(shutil.copytree(index.folder, tmp_path / "copy"))
-
-
-@pytest.fixture
-def encoded(monkeypatch) -> list[str]:
-    """Every text that is encoded from now on."""
-    texts: list[str] = []
-    encode = OpticalModel._encode
-
-    def record(model, given, *args, **options):
-        texts.extend(given)
-        return encode(model, given, *args, **options)
-
-    monkeypatch.setattr(OpticalModel, "_encode", record)
-    return texts
-
-
-def read_back(index: PassageIndex) -> tuple[list[str], list[torch.Tensor], torch.Tensor]:
-    docids = [docid for shard in index.shards for docid in shard.docids()]
-    tokens = [one for shard in index.shards for one in shard.token_vectors(shard.offsets())]
-    return docids, tokens, torch.cat([shard.read("pooled", 0, len(shard)) for shard in index.shards])
-
-
-def encode_queries(model: OpticalModel) -> tuple[list[torch.Tensor], torch.Tensor]:
-    return model.encode_both(list(QUERIES.values()), "query")
 
 
 def test_shards_hold_the_vectors_of_encode_in_half_precision(index, teacher):
@@ -87,21 +44,6 @@ def test_shards_hold_the_vectors_of_encode_in_half_precision(index, teacher):
         assert found.dtype == torch.float16
         torch.testing.assert_close(found.float(), wanted, atol=3e-4, rtol=0)
     torch.testing.assert_close(pooled.float(), expected_pooled, atol=3e-4, rtol=0)
-
-
-def exact_model(dim: int = 256) -> SimpleNamespace:
-    """A stand-in whose vectors are such that float32 sums them without rounding, in whatever order."""
-
-    def encode_both(texts, role, **options):
-        vectors = [
-            torch.randint(-2, 3, (1 + len(text) % 7, dim), generator=torch.Generator().manual_seed(len(text))) / 8
-            for text in texts
-        ]
-        return vectors, torch.stack([one.sum(0) for one in vectors])
-
-    return SimpleNamespace(
-        config=SimpleNamespace(output_dim=dim, to_dict=dict), state_dict=dict, encode_both=encode_both
-    )
 
 
 @pytest.mark.parametrize("k", [1, 4, 100])
@@ -193,7 +135,7 @@ def test_an_interrupted_build_goes_on(teacher, tmp_path, encoded, options):
     with pytest.raises(ValueError, match="unfinished: call `build_index` again"):
         PassageIndex.load(tmp_path / "part")
 
-    (tmp_path / "part" / "shard-00002.safetensors.partial").write_bytes(b"what a kill left behind")
+    (tmp_path / "part" / ".shard-00002.safetensors.0123456789ab.partial").write_bytes(b"what a kill left behind")
     encoded.clear()
     build_index(teacher, iter(PASSAGES), tmp_path / "part", shard_size=5, batch_size=2, **options)
     assert sorted(encoded) == sorted(text for _, text in PASSAGES[10:])
@@ -203,10 +145,6 @@ def test_an_interrupted_build_goes_on(teacher, tmp_path, encoded, options):
     build_index(teacher, dict(PASSAGES), tmp_path / "part", shard_size=5, batch_size=7, **options)
     assert encoded == []
     assert folder_bytes(tmp_path / "part") == folder_bytes(whole.folder)
-
-
-def folder_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 SCRIPT = """
@@ -290,12 +228,48 @@ def test_other_models_on_going_on(tiny_encoder, copy, index):
     build_index(trained, PASSAGES, copy, shard_size=5)
     with torch.no_grad():
         trained.backbone.encoder.layer[0].output.dense.bias[0] += 1
-    with pytest.raises(ValueError, match=r"another model's index .*: model\.weights is '\w+' there, '\w+' here\.$"):
+    with pytest.raises(
+        ValueError, match=r"another model's index .*: model\.weights is '\w+' there, '\w+' here\. Choose"
+    ):
         build_index(trained, PASSAGES, copy, shard_size=5)
     shorter = OpticalTeacher.from_checkpoint(tiny_encoder, document_length=9, **prefixes)
-    with pytest.raises(ValueError, match=r"model\.config\.document_length is 64 there, 9 here\.$"):
+    with pytest.raises(ValueError, match=r"model\.config\.document_length is 64 there, 9 here\. Choose"):
         build_index(shorter, PASSAGES, copy, shard_size=5)
     assert folder_bytes(copy) == folder_bytes(index.folder)
+
+
+def test_another_tokenizer_on_going_on(tiny_encoder, copy, index, tmp_path):
+    prefixes = {"document_prefix": "passage: ", "query_prefix": "query: "}
+    folder = Path(shutil.copytree(tiny_encoder, tmp_path / "shuffled"))
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = stored["model"]["vocab"]
+    vocabulary["book"], vocabulary["rains"] = vocabulary["rains"], vocabulary["book"]
+    (folder / "tokenizer.json").write_text(json.dumps(stored))
+    shuffled = OpticalTeacher.from_checkpoint(folder, **prefixes)
+    with pytest.raises(ValueError, match=r"another model's index .*: model\.tokenizer is '\w+' there, '\w+' here\. "):
+        build_index(shuffled, PASSAGES, copy, shard_size=5)
+    assert folder_bytes(copy) == folder_bytes(index.folder)
+
+
+def test_the_fingerprint_of_a_tokenizer(tiny_encoder, tmp_path):
+    def of(model: OpticalTeacher) -> str:
+        return model_fingerprint(model)["tokenizer"]
+
+    teacher = OpticalTeacher.from_checkpoint(tiny_encoder)
+    before = of(teacher)
+    teacher.encode_tokens(["the book", "a"], "query")  # leaves padding and truncation in the tokenizer
+    assert of(teacher) == before
+    teacher.save_pretrained(tmp_path)
+    assert model_fingerprint(OpticalStudent.from_checkpoint(tmp_path)) == model_fingerprint(teacher)
+    teacher.tokenizer.truncation_side = "left"
+    assert of(teacher) != before
+    # Tokenizers without a backend are known by class, files and added tokens.
+    seen = {before}
+    for tokenizer in (ByT5Tokenizer(), ByT5Tokenizer(extra_ids=5), CanineTokenizer()):
+        teacher.tokenizer = tokenizer
+        assert of(teacher) == of(teacher)
+        seen.add(of(teacher))
+    assert len(seen) == 4
 
 
 @pytest.mark.parametrize(
@@ -320,11 +294,15 @@ def test_other_passages_on_going_on(teacher, copy, passages, message):
         ([("d1", "a"), ("d2", "b"), ("d3", "a"), ("d2", "c")], {"shard_size": 2}, "'d2' is there twice"),
         ([("d1", "a"), (2, "b")], {}, "Passage 2: docid and text have to be strings"),
         ([("d1", None)], {}, "Passage 'd1': docid and text have to be strings"),
-        (PASSAGES, {"shard_size": 0}, "`shard_size` is 0"),
-        (PASSAGES, {"batch_size": 0}, "`batch_size` is 0"),
-        (PASSAGES, {"pool_factor": -1}, "`pool_factor` is -1"),
-        (PASSAGES, {"dim": 33}, "`dim` is 33; the model's vectors have 32 dimensions"),
-        (PASSAGES, {"dtype": "float32"}, "`dtype` is 'float32'"),
+        (PASSAGES, {"shard_size": 0}, "shard_size must be at least 1, got 0"),
+        (PASSAGES, {"shard_size": 10**13}, "shard_size must be at most 1,000,000,000,000, got 10000000000000"),
+        (PASSAGES, {"shard_size": 2.5}, r"shard_size must be a whole number of at least 1, got 2\.5"),
+        (PASSAGES, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (PASSAGES, {"batch_size": True}, "batch_size must be a whole number of at least 1, got True"),
+        (PASSAGES, {"pool_factor": -1}, "pool_factor must be at least 1, got -1"),
+        (PASSAGES, {"dim": 0}, "dim must be at least 1, got 0"),
+        (PASSAGES, {"dim": 33}, "dim is 33; the model's vectors have 32 dimensions"),
+        (PASSAGES, {"dtype": "float32"}, "dtype is 'float32'; it has to be 'float16' or 'int8'"),
         (PASSAGES, {"single": True, "dim": 16}, "of which `single` stores none"),
     ],
 )
@@ -350,7 +328,12 @@ def test_a_model_that_gives_nan(tiny_encoder, tmp_path):
         ([torch.ones(2, 32)] * 2, ["q1", "q1"], 1, "query id 'q1' is there twice"),
         ([torch.ones(2, 32), torch.ones(2, 16)], ["q1", "q2"], 1, "Query 'q2' has vectors of size 16.*of size 32"),
         ([torch.full((2, 32), torch.nan)], ["q1"], 1, "Query 'q1' has NaN"),
-        ([torch.ones(2, 32)], ["q1"], 0, "k must be at least 1"),
+        ([torch.full((2, 32), torch.inf)], ["q1"], 1, "Query 'q1' has NaN or infinity in its vectors"),
+        ([torch.ones(2, 32), torch.empty(0, 32)], ["q1", "q2"], 1, "Query 'q2' has no tokens"),
+        ([torch.ones(32)], ["q1"], 1, r"Query 'q1' has the shape \(32,\) in place of \(tokens, dim\)"),
+        ([torch.ones(2, 32)], ["q1"], 0, "k must be at least 1, got 0"),
+        ([torch.ones(2, 32)], ["q1"], 2.5, r"k must be a whole number of at least 1, got 2\.5"),
+        (torch.full((1, 32), -torch.inf), ["q1"], 1, "Query 'q1' has NaN or infinity in its vectors"),
         (torch.ones(1, 16), ["q1"], 1, "Query 'q1' has vectors of size 16.*of size 32"),
         (torch.ones(32), ["q1"] * 32, 1, "there twice"),
     ],
@@ -359,21 +342,6 @@ def test_bad_queries(index, queries, ids, k, message):
     find = index.search_pooled if isinstance(queries, torch.Tensor) else index.search
     with pytest.raises(ValueError, match=message):
         find(queries, ids, k)
-
-
-def spoil(path: Path, how: str) -> None:
-    if how == "cut":
-        path.write_bytes(path.read_bytes()[:-7])
-    elif how == "cut in the header":
-        path.write_bytes(path.read_bytes()[:50])
-    elif how == "garbage":
-        path.write_bytes(b"\xff" * 5000)
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "gone":
-        path.unlink()
-    elif how == "other file":
-        save_file({"weight": torch.ones(3)}, path)
 
 
 @pytest.mark.parametrize("how", ["cut", "cut in the header", "garbage", "empty", "gone", "other file"])
@@ -413,6 +381,29 @@ def test_docids_of_another_shard_are_not_taken(copy, index):
         loaded.search_pooled(torch.ones(1, 32), ["q"])
 
 
+def test_single_and_token_vectors_are_not_taken_for_each_other(index):
+    with pytest.raises(ValueError, match=r"Query 'q1' has the shape \(32,\) in place of \(tokens, dim\)"):
+        index.search(torch.ones(1, 32), ["q1"])
+    with pytest.raises(ValueError, match="give one tensor"):
+        index.search_pooled([torch.ones(1, 32)], ["q1"])
+
+
+@pytest.mark.parametrize("memory_gb", [0, -1, float("nan"), float("inf"), 1e7, True, "4"])
+def test_budgets_that_are_none(index, memory_gb):
+    with pytest.raises(ValueError, match=r"memory_gb must be a number above 0 and at most 1,000,000 \(GB\), got "):
+        index.search([torch.ones(2, 32)], ["q1"], memory_gb=memory_gb)
+
+
+def test_candidates_that_are_not_in_the_index_are_named(index, teacher, caplog):
+    queries, _ = encode_queries(teacher)
+    candidates = {"q1": ["d3", "x1"], "q2": ["d4", "x2", "x1"], "q9": ["x9"]}
+    run = index.search(queries, list(QUERIES), candidates=candidates)
+    assert {qid: set(results) for qid, results in run.items()} == {"q1": {"d3"}, "q2": {"d4"}, "q3": set()}
+    assert caplog.messages == ["3 of the 5 candidates name a passage that is not there (such as 'x1')."]
+    with pytest.raises(ValueError, match=r"2 of the 2 candidates name a passage that is not there \(such as 'x1'\)"):
+        index.search(queries, list(QUERIES), candidates={"q1": ["x1", "x2"]})
+
+
 def test_shards_of_another_index_are_not_taken(teacher, copy, tmp_path):
     other = build_index(teacher, PASSAGES, tmp_path / "other", shard_size=5, dtype="int8")
     shutil.copy(other.folder / "shard-00003.safetensors", copy)
@@ -428,7 +419,7 @@ def test_folders_that_are_no_index(tmp_path, teacher):
         PassageIndex.load(tmp_path)
     (tmp_path / "index.json").write_text('{"model": ')
     for use in (PassageIndex.load, lambda folder: build_index(teacher, PASSAGES, folder)):
-        with pytest.raises(ValueError, match=r"index\.json is not an index's"):
+        with pytest.raises(ValueError, match=r"index\.json is damaged, or not an index's"):
             use(tmp_path)
 
 
@@ -473,7 +464,7 @@ def test_every_combination_of_compressions(teacher, index, tmp_path, dtype, pool
     assert (error > 1e-4) == (bound > 1e-4)
     assert built.search_pooled(pooled, list(QUERIES)) == index.search_pooled(pooled, list(QUERIES))
     if dim is not None:
-        with pytest.raises(ValueError, match="Query 'q1' has vectors of size 28, the model's 32"):
+        with pytest.raises(ValueError, match="Query 'q1' has vectors of size 28, not of size 32"):
             built.search([torch.ones(2, 28)], ["q1"])
 
 
@@ -507,6 +498,16 @@ def test_pool_tokens_by_hand():
     assert torch.equal(pool_tokens(vectors, 1), vectors)
     assert torch.equal(pool_tokens(vectors[:1], 3), vectors[:1])
     assert pool_tokens(vectors, 100).shape == (1, 2)
+
+
+@pytest.mark.parametrize("dim", [0, 13, 2.0])
+def test_compressions_out_of_bounds(dim):
+    with pytest.raises(ValueError, match="dim must be "):
+        fit_rotation([torch.ones(3, 12)], dim)
+    with pytest.raises(ValueError, match="There are no vectors"):
+        fit_rotation([], 3)
+    with pytest.raises(ValueError, match="factor must be at least 1, got 0"):
+        pool_tokens(torch.ones(3, 12), 0)
 
 
 def test_quantize_is_off_by_half_a_step_at_most():

@@ -87,5 +87,5 @@ def test_top_k_of_equal_documents_keeps_their_order_and_returns_all_there_are():
 
 @pytest.mark.parametrize("function, option", [(maxsim, {"chunk_size": 0}), (top_k, {"k": 0})])
 def test_bad_options(function, option):
-    with pytest.raises(ValueError, match=f"`{next(iter(option))}` is 0"):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} must be at least 1, got 0"):
         function(QUERIES, DOCUMENTS, **option)

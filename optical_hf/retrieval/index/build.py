@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,12 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from ...files import write_json
 from ...launching import check_world_size
 from ...models.modeling_optical import OpticalModel
+from ..bounds import check_count
 from .compression import fit_rotation, pool_tokens, quantize
 from .exact import PassageIndex
 from .shards import (
@@ -28,16 +32,29 @@ from .shards import (
     IndexShard,
     check_belongs,
     fingerprint,
+    locked,
     read_manifest,
     read_rotation,
     settings_of,
     shard_path,
+    write_shard,
     write_tensors,
 )
 
-__all__ = ["PassageIndex", "build_index", "model_fingerprint"]
+__all__ = ["PassageIndex", "build_index", "check_options", "model_fingerprint"]
+
+logger = logging.getLogger(__name__)
 
 ROTATION_PASSAGES = 1000  # of the first shard: some 100,000 token vectors, for a matrix of a few hundred rows
+# Of a configuration, what does not change a passage's vectors, at any depth; nor does what is for queries.
+_WITHOUT_EFFECT = {
+    "_name_or_path",
+    "architectures",
+    "attend_to_expansion",
+    "auto_map",
+    "dtype",
+    "transformers_version",
+}
 Passages = Sequence[tuple[str, str]]
 
 
@@ -57,7 +74,11 @@ def build_index(
     """Encode a corpus into an index, or go on with one that was interrupted: finished shards are not encoded again.
 
     Every process launched by Accelerate has to call this with the same passages; shard `i` is made by process
-    `i % num_processes`, from the same batches as by one process.
+    `i % num_processes`, from the same batches as by one process. Builds that know nothing of each other may share the
+    folder: the first to finish a shard writes it, and the others use it. A finished index is only read.
+
+    The index of version 0.1 does not say by which tokenizer it was made. It is taken to be the model's, with a
+    warning: hours of encoding would be too much for what is almost always true.
 
     Args:
         model ([`OpticalTeacher`] or [`OpticalStudent`]):
@@ -99,9 +120,9 @@ def build_index(
     state = PartialState()
     check_world_size(state.num_processes)
     options = {"shard_size": shard_size, "pool_factor": pool_factor, "dim": dim, "dtype": dtype, "single": single}
-    _check_options(options, batch_size, model.config.output_dim)
+    check_options(options, batch_size, model.config.output_dim)
     settings = {"model": model_fingerprint(model), "role": "document", "options": options}
-    folder, made_for = Path(folder), fingerprint(settings)
+    folder = Path(folder)
     _check_settings(folder, settings)
     total = len(passages) if isinstance(passages, Sized) else None
     windows = _windows(passages.items() if isinstance(passages, Mapping) else passages, shard_size)
@@ -109,8 +130,13 @@ def build_index(
     if first is None:
         raise ValueError(f"There are no passages: no index was written to {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
-    if state.is_main_process and read_manifest(folder) is None:
-        write_json(folder / MANIFEST, settings)
+    if state.is_main_process and "shards" not in (read_manifest(folder) or {}):
+        with locked(folder):  # even if nothing is written yet: a folder that cannot be written shows now
+            if read_manifest(folder) is None:
+                write_json(folder / MANIFEST, settings)
+    state.wait_for_everyone()
+    settings = _check_settings(folder, settings, warn=True)
+    made_for = fingerprint(settings)
 
     rotation = None
     if dim is not None:
@@ -118,7 +144,10 @@ def build_index(
         if state.is_main_process and not path.exists():
             sample = first[:: -(-len(first) // ROTATION_PASSAGES)]
             vectors = (torch.cat(tokens) for _, tokens, _ in _encode(model, sample, batch_size))
-            write_tensors(path, {"rotation": fit_rotation(vectors, dim)}, made_for, text)
+            fitted = fit_rotation(vectors, dim)
+            with locked(folder):
+                if not path.exists():  # as by another build meanwhile
+                    write_tensors(path, {"rotation": fitted}, made_for, text)
         state.wait_for_everyone()
         rotation = read_rotation(folder, made_for, text)
 
@@ -130,10 +159,11 @@ def build_index(
             count += 1
             if number % state.num_processes == state.process_index:
                 path, text = shard_path(folder, number), fingerprint(window)
-                if not _is_finished(path, made_for, text):
+                if not _is_finished(path, made_for, text, rotation):
                     docids, tensors = _make_shard(model, window, batch_size, rotation, options, bar)
-                    write_json(path.with_suffix(".json"), {"passages": text, "docids": docids})
-                    write_tensors(path, tensors, made_for, text)
+                    with locked(folder):
+                        if not _is_finished(path, made_for, text, rotation):
+                            write_shard(path, docids, tensors, made_for, text, rotation)
             seen += len(window)
             bar.update(seen - bar.n)
             if count % state.num_processes == 0:
@@ -145,18 +175,29 @@ def build_index(
     return PassageIndex.load(folder)
 
 
-def _check_options(options: Mapping[str, Any], batch_size: int, model_dim: int) -> None:
-    numbers = {"batch_size": batch_size, "shard_size": options["shard_size"], "pool_factor": options["pool_factor"]}
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"`{name}` is {value}; it has to be positive.")
+def check_options(options: Mapping[str, Any], batch_size: int = 1, model_dim: int | None = None) -> None:
+    """Refuse options of [`build_index`] that are wrong.
+
+    Args:
+        options (`Mapping[str, Any]`): all of `shard_size`, `pool_factor`, `dim`, `dtype`, `single`.
+        batch_size (`int`, *optional*): likewise.
+        model_dim (`int`, *optional*): the largest `dim`, if the model is known.
+
+    Raises:
+        ValueError: naming the option, its value, and what is allowed.
+    """
     dim = options["dim"]
-    if dim is not None and not 1 <= dim <= model_dim:
-        raise ValueError(f"`dim` is {dim}; the model's vectors have {model_dim} dimensions.")
+    check_count("batch_size", batch_size)
+    check_count("shard_size", options["shard_size"])
+    check_count("pool_factor", options["pool_factor"])
+    if dim is not None:
+        check_count("dim", dim)
+        if model_dim is not None and dim > model_dim:
+            raise ValueError(f"dim is {dim}; the model's vectors have {model_dim} dimensions.")
     if options["dtype"] not in ("float16", "int8"):
-        raise ValueError(f"`dtype` is {options['dtype']!r}; it has to be 'float16' or 'int8'.")
+        raise ValueError(f"dtype is {options['dtype']!r}; it has to be 'float16' or 'int8'.")
     if options["single"] and (dim, options["pool_factor"], options["dtype"]) != (None, 1, "float16"):
-        raise ValueError("`dim`, `pool_factor` and `dtype` are for token vectors, of which `single` stores none.")
+        raise ValueError("dim, pool_factor and dtype are for token vectors, of which `single` stores none.")
 
 
 def _windows(passages: Iterable[tuple[str, str]], size: int) -> Iterator[Passages]:
@@ -214,11 +255,11 @@ def _make_shard(
         parts["pooled"].append(pooled.half())
         if tokens:
             if rotation is not None:
-                tokens = [F.normalize(one @ rotation, dim=1) for one in tokens]
-            tokens = [pool_tokens(one, options["pool_factor"]) for one in tokens]
-            lengths += [len(one) for one in tokens]
-            vectors = torch.cat(tokens)
-            stored = quantize(vectors) if options["dtype"] == "int8" else (vectors.half(),)
+                tokens = [F.normalize(vectors @ rotation, dim=1) for vectors in tokens]
+            tokens = [pool_tokens(vectors, options["pool_factor"]) for vectors in tokens]
+            lengths += [len(vectors) for vectors in tokens]
+            joined = torch.cat(tokens)
+            stored = quantize(joined) if options["dtype"] == "int8" else (joined.half(),)
             for name, part in zip(("tokens", "scales"), stored, strict=False):
                 parts.setdefault(name, []).append(part)
         bar.update(len(chosen))
@@ -229,18 +270,45 @@ def _make_shard(
 
 
 def model_fingerprint(model: OpticalModel) -> dict[str, Any]:
-    """What decides on a model's passage vectors: its configuration, without what is for queries, and its weights."""
-    names = ("_name_or_path", "architectures", "attend_to_expansion", "auto_map", "dtype", "transformers_version")
+    """What decides on a model's passage vectors: its configuration (not what is for queries), tokenizer and weights.
+
+    Args:
+        model ([`OpticalTeacher`] or [`OpticalStudent`]): the model.
+
+    Returns:
+        `dict`: `config`, flat and without what decides on nothing, and hashes of `tokenizer` and `weights`.
+    """
     config = {
         name: value
         for name, value in _flat(model.config.to_dict()).items()
-        if not name.startswith("query_") and name.split(".")[-1] not in names
+        if not name.startswith("query_") and not _WITHOUT_EFFECT.intersection(name.split("."))
     }
     digest = blake2b(digest_size=16)
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return {"config": json.loads(json.dumps(config, default=str)), "weights": digest.hexdigest()}
+    return {
+        "config": json.loads(json.dumps(config, default=str)),
+        "tokenizer": _tokenizer_fingerprint(model.tokenizer),
+        "weights": digest.hexdigest(),
+    }
+
+
+def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    described: dict[str, Any] = {
+        "truncation_side": tokenizer.truncation_side,
+        "split_special_tokens": tokenizer.split_special_tokens,
+    }
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        described |= json.loads(backend.to_str())
+        described |= {"truncation": None, "padding": None}  # left there by the last call
+    else:
+        with TemporaryDirectory() as folder:
+            files = [Path(path) for path in tokenizer.save_vocabulary(folder)]
+            described["files"] = {path.name: blake2b(path.read_bytes()).hexdigest() for path in files}
+        described |= {"class": type(tokenizer).__name__, "added": tokenizer.get_added_vocab()}
+    return fingerprint(described)
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -250,21 +318,39 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def _check_settings(folder: Path, settings: dict[str, Any], warn: bool = False) -> dict[str, Any]:
+    """Return the settings to go on with: those that are there, if there are some, and they fit."""
     manifest = read_manifest(folder)
     if manifest is None:
-        return
-    there, here = _flat(settings_of(manifest)), _flat(settings)
-    differing = [name for name in there | here if there.get(name) != here.get(name)]
-    if differing:
-        listed = "; ".join(f"{name} is {there.get(name)!r} there, {here.get(name)!r} here" for name in differing)
-        raise ValueError(f"{folder} holds another model's index or one with other options: {listed}.")
+        return settings
+    there = settings_of(manifest)
+    old, new = _flat(there), _flat(settings)
+    # Version 0.1 noted `auto_map` too.
+    names = [name for name in old | new if not name.startswith("model.config.auto_map.")]
+    differing = [name for name in names if old.get(name) != new.get(name)]
+    if differing == ["model.tokenizer"] and "model.tokenizer" not in old:
+        if warn:
+            logger.warning(
+                "The index in %s is of version 0.1, which did not note the tokenizer: it is taken to be this model's. "
+                "If the tokenizer was another, delete the folder and build the index again.",
+                folder,
+            )
+    elif differing:
+        listed = "; ".join(f"{name} is {old.get(name)!r} there, {new.get(name)!r} here" for name in differing)
+        raise ValueError(
+            f"{folder} holds another model's index or one with other options: {listed}. Choose another folder, or "
+            "delete this one."
+        )
+    return there
 
 
-def _is_finished(path: Path, index: str, passages: str) -> bool:
+def _is_finished(path: Path, index: str, passages: str, rotation: Tensor | None) -> bool:
     if not path.exists() or not path.with_suffix(".json").exists():
         return False
-    check_belongs(path, IndexShard.open(path).metadata, index, passages)
+    shard = IndexShard.open(path)
+    check_belongs(path, shard.metadata, index, passages)
+    shard.check_rotation(rotation)
+    shard.docids()
     return True
 
 
@@ -273,4 +359,7 @@ def _finish(folder: Path, settings: Mapping[str, Any], count: int) -> None:
         raise ValueError(f"{shard_path(folder, count)} is there, but the passages end before it: it is of others.")
     shards = [IndexShard.open(shard_path(folder, number)) for number in range(count)]
     entries = [{"passages": len(shard), "fingerprint": shard.metadata["passages"]} for shard in shards]
-    write_json(folder / MANIFEST, {**settings, "shards": entries})
+    finished = {**settings, "shards": entries}
+    if read_manifest(folder) != finished:  # not written for nothing: the disk may be read-only
+        with locked(folder):
+            write_json(folder / MANIFEST, finished)

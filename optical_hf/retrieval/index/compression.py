@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from scipy.cluster.hierarchy import fcluster, linkage  # type: ignore[import-untyped]
 from torch import Tensor
 
+from ..bounds import check_count
+
 
 def fit_rotation(vectors: Iterable[Tensor], dim: int) -> Tensor:
     """Find the `dim` directions that keep most of some vectors: their principal components, without centring.
@@ -22,9 +24,14 @@ def fit_rotation(vectors: Iterable[Tensor], dim: int) -> Tensor:
     Returns:
         `torch.Tensor`: `(model_dim, dim)`, orthonormal columns, the strongest first. Multiply vectors by it, and bring
         them to length one again.
+
+    Raises:
+        ValueError: if `dim` is out of bounds, or there are no vectors.
     """
-    second_moment = sum(one.double().T @ one.double() for one in vectors)
-    assert isinstance(second_moment, Tensor)
+    second_moment = sum(part.double().T @ part.double() for part in vectors)
+    if not isinstance(second_moment, Tensor):
+        raise ValueError("There are no vectors to fit a rotation to.")
+    check_count("dim", dim, most=len(second_moment))
     directions = torch.linalg.eigh(second_moment).eigenvectors  # by increasing eigenvalue
     return directions[:, -dim:].flip(1).float().contiguous()
 
@@ -41,7 +48,11 @@ def pool_tokens(vectors: Tensor, factor: int) -> Tensor:
 
     Returns:
         `torch.Tensor`: `(clusters, dim)`, of length one, at most `max(1, tokens // factor)` of them.
+
+    Raises:
+        ValueError: if `factor` is not positive.
     """
+    check_count("factor", factor)
     if factor == 1 or len(vectors) == 1:
         return vectors
     labels = fcluster(linkage(vectors.numpy(), method="ward"), max(1, len(vectors) // factor), criterion="maxclust")
