@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +17,16 @@ from ..quickstart import quickstart_model
 from ..retrieval.bounds import check_count, check_memory
 from ..retrieval.index.build import check_options, model_fingerprint
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
 class EncoderArguments:
     """The models."""
 
-    model: str | None = field(default=None, metadata={"help": "Encodes the queries; else the quickstart's model."})
+    model: str | None = field(
+        default=None, metadata={"help": "Encodes the queries; else 'quickstart', which is multilingual-e5-small."}
+    )
     document_model: str | None = field(default=None, metadata={"help": "Encodes the passages; else --model."})
     query_prefix: str | None = field(default=None, metadata={"help": "Put before queries; else the checkpoint's own."})
     document_prefix: str | None = field(default=None, metadata={"help": "Put before passages; else its own."})
@@ -36,10 +41,20 @@ class EncoderArguments:
 
     def load(self) -> tuple[OpticalTeacher, OpticalTeacher]:
         """Load the model of the queries and that of the passages, which may be one."""
-        query_model = self._load(self.model or str(quickstart_model()))
-        return query_model, query_model if self.document_model is None else self._load(self.document_model)
+        query_model = self._load(self.model or "quickstart")
+        if self.document_model is not None:
+            return query_model, self._load(self.document_model)
+        if query_model.config.architectures == ["OpticalStudent"]:
+            logger.warning(
+                "%s is a student, and will encode the passages too, for which it was not distilled: --document_model "
+                "names the teacher that encodes them ('quickstart' for that of the quickstart).",
+                self.model,
+            )
+        return query_model, query_model
 
     def _load(self, name: str) -> OpticalTeacher:
+        if name == "quickstart":
+            name = str(quickstart_model())
         names = ("query_prefix", "document_prefix", "query_length", "document_length")
         options = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return OpticalTeacher.from_checkpoint(name, **options).to(PartialState().device)

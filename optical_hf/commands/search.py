@@ -57,6 +57,9 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError(f"--run {given.run}: its folder is not there; make it first.")
     if missing := [path for path in given.passages if not Path(path).is_file()]:
         raise ValueError(f"--passages: there is no file {missing[0]}.")
+    for name in ("document_model", "document_prefix", "document_length"):
+        if getattr(encoders, name) is not None:
+            raise ValueError(f"--{name} is of `optical-hf index`: a search encodes queries only, by --model.")
     state = start_processes()
     start_logging(state.is_main_process)
     topics = read_topics(given.topics) if given.topics else {f"query {i}": text for i, text in enumerate(given.query)}

@@ -89,6 +89,9 @@ def test_search_says_what_is_missing(call, tmp_path):
     )
     assert "--topics and --run go together" in call("search", "--index_dir", tmp_path, "--topics", "topics.tsv")
     assert "has no index.json" in call("search", "--index_dir", tmp_path, "--query", "who")
+    assert "--document_model is of `optical-hf index`" in call(
+        "search", "--index_dir", tmp_path, "--query", "who", "--document_model", "e5"
+    )
     assert "--index_dir is needed" in call("index", "--passages", "passages.jsonl")
 
 
