@@ -81,6 +81,8 @@ def main(arguments: Sequence[str]) -> None:
 
     print("dim  pool_factor  dtype    KB a passage  " + "  ".join(topics))
     for dim, pool_factor, dtype in SETTINGS:
+        if dim is not None and dim > vectors[0].shape[1]:
+            continue  # a model of fewer dimensions
         rotation = None if dim is None else fit_rotation(map(Tensor.float, sample), dim)
         passages, sizes = zip(*compressed(vectors, rotation, pool_factor, dtype), strict=True)
         found = []

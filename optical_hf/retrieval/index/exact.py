@@ -71,7 +71,7 @@ class PassageIndex:
         manifest = read_manifest(folder)
         if manifest is None:
             raise FileNotFoundError(
-                f"{folder} has no {MANIFEST}: make the index by `optical-hf index` or `build_index`."
+                f"{folder} has no {MANIFEST}: make it by `optical-hf index` or `build_index`."
             )
         if "shards" not in manifest:
             raise ValueError(
