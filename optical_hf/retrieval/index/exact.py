@@ -70,9 +70,7 @@ class PassageIndex:
         folder = Path(folder)
         manifest = read_manifest(folder)
         if manifest is None:
-            raise FileNotFoundError(
-                f"{folder} has no {MANIFEST}: make it by `optical-hf index` or `build_index`."
-            )
+            raise FileNotFoundError(f"{folder} has no {MANIFEST}: make it by `optical-hf index` or `build_index`.")
         if "shards" not in manifest:
             raise ValueError(
                 f"{folder / MANIFEST} has no list of shards: the index is unfinished: call `build_index` again, which "
