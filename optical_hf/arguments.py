@@ -146,12 +146,15 @@ class ArgumentReader(HfArgumentParser):
         own: list[tuple[str, set[str]]] = []
         inherited: list[tuple[str, set[str]]] = []
         for kind in self.dataclass_types:
-            title = re.sub(r"[\[\]`.]", "", (kind.__doc__ or kind.__name__).strip().splitlines()[0])
             names = {field.name for field in dataclasses.fields(kind)}
-            here = names & kind.__dict__["__annotations__"].keys()
-            own.append((title, here))
-            if names - here:
-                inherited.append((f"As in {kind.__mro__[1].__name__}", names - here))
+            for parent in kind.__mro__:
+                here = names & parent.__dict__.get("__annotations__", {}).keys()
+                names -= here
+                if here and not parent.__module__.startswith("transformers."):
+                    doc = (parent.__doc__ or parent.__name__).strip().splitlines()[0]
+                    own.append((re.sub(r"[\[\]`.]", "", doc), here))
+                elif here:
+                    inherited.append((f"As in {parent.__name__}", here))
         for title, names in [*own, *inherited, ("Other", {"help", *(["config"] if self.has_config else [])})]:
             formatter.start_section(title)
             # Not the `--no_x` of what is true by default: `--x false` says the same.

@@ -91,9 +91,11 @@ def test_help_lists_what_is_inherited_last(capsys):
     titles = [
         "What is given:",
         "How it is distilled: arguments of OpticalDistillationTrainer:",
+        "Arguments of both trainers:",
         "As in TrainingArguments:",
     ]
     places = [text.index(f"\n{title}\n") for title in [*titles, "Other:"]]
     assert places == sorted(places)
-    assert places[1] < text.index("--epsilon EPSILON") < places[2] < text.index("--adam_beta1 ADAM_BETA1") < places[3]
+    assert places[1] < text.index("--epsilon EPSILON") < places[2] < text.index("--dropout DROPOUT") < places[3]
+    assert places[3] < text.index("--adam_beta1 ADAM_BETA1") < places[4]
     assert "A number. (default: 3)" in text and "--output-dir" not in text and "--no_wide" not in text

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
-
 from ..models.processing_optical import ROLES
 from ..transport import SOLVERS
+from .optical_args import OpticalArguments
 
 
 @dataclass
-class OpticalTrainingArguments(TrainingArguments):
+class OpticalTrainingArguments(OpticalArguments):
     r"""
     How it is distilled: arguments of [`OpticalDistillationTrainer`].
 
-    All those of [`~transformers.TrainingArguments`] are there as well.
+    All those of [`OpticalArguments`] and of [`~transformers.TrainingArguments`] are there as well.
     These defaults differ from [`~transformers.TrainingArguments`]: `warmup_steps` is 0.1 (a share of all steps),
     `per_device_train_batch_size` 32, `per_device_eval_batch_size` 32, `num_train_epochs` 2, `weight_decay` 0.01,
     `logging_steps` 10, `save_total_limit` 2, `train_sampling_strategy` `"group_by_length"`, and
@@ -40,13 +38,6 @@ class OpticalTrainingArguments(TrainingArguments):
             Share of the translations from which diacritics are dropped, as people do who type questions: in three
             quarters of them the marks above a letter (tone), in the others all marks. Only letters of the Latin
             script.
-        dropout (`float`, *optional*, defaults to 0.0):
-            Dropout of the student while it trains, in place of that of its checkpoint. The teacher has none. Dropout
-            would make the student match the teacher from noisy vectors.
-        freeze_embeddings (`bool`, *optional*, defaults to `True`):
-            Whether the student's embedding tables stay as they are.
-        freeze_layers (`int`, *optional*, defaults to 0):
-            How many of the student's lower layers stay as they are.
 
         > Parameters that control the transport, for `loss="ot"`
 
@@ -74,11 +65,6 @@ class OpticalTrainingArguments(TrainingArguments):
             MaxSim.
         pooled_temperature, token_temperature (`float`, *optional*, default to 0.02 and 0.01):
             What these scores, as cosines, are divided by.
-
-        > Parameters that control evaluation
-
-        passage_cache (`str`, *optional*):
-            Folder that keeps the teacher's passage vectors of retrieval sets from one run to the next.
     """
 
     roles: list[str] = field(default_factory=lambda: ["query"], metadata={"help": "query, document, or both."})
@@ -92,9 +78,9 @@ class OpticalTrainingArguments(TrainingArguments):
     retention_share: float = field(default=0.25, metadata={"help": "English-English pairs, as a share of the bitext."})
     retention_weight: float = field(default=1.0, metadata={"help": "Weight of the English-English pairs' loss."})
     mark_dropout: float = field(default=0.8, metadata={"help": "Share of translations that lose their diacritics."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout of the student while it trains."})
-    freeze_embeddings: bool = field(default=True, metadata={"help": "Keep the student's embedding tables."})
-    freeze_layers: int = field(default=0, metadata={"help": "Keep this many of the student's lower layers."})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "Batches of pairs of like length need little padding."}
+    )
 
     solver: str = field(default="sinkhorn", metadata={"help": f"One of {', '.join(SOLVERS)}."})
     epsilon: float = field(default=0.1, metadata={"help": "Entropic regularisation, in deviations of the cost."})
@@ -109,39 +95,17 @@ class OpticalTrainingArguments(TrainingArguments):
     pooled_temperature: float = field(default=0.02, metadata={"help": "What pooled scores are divided by."})
     token_temperature: float = field(default=0.01, metadata={"help": "What MaxSim scores are divided by."})
 
-    passage_cache: str | None = field(default=None, metadata={"help": "Folder that keeps encoded passages."})
-
-    learning_rate: float = field(default=5e-5, metadata={"help": "The peak learning rate."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the bitext."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs a device and step."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Texts a device and step in evaluation."})
-    logging_steps: float = field(default=10, metadata={"help": "Steps between logs."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "Batches of pairs of like length need little padding."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: the collator needs them."})
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.device.type == "cpu":  # there is nothing to pin memory for, and torch warns of it
-            self.dataloader_pin_memory = False
         if not self.roles or not set(self.roles) <= set(ROLES):
             raise ValueError(f"`roles` is {self.roles}; it has to name 'query', 'document' or both.")
         if self.solver not in SOLVERS:
             raise ValueError(f"Unknown solver {self.solver!r}: choose one of {', '.join(SOLVERS)}.")
-        if self.hub_strategy not in ("every_save", "end"):
-            raise ValueError(
-                f"`hub_strategy` is {HubStrategy(self.hub_strategy).value!r}, which pushes optimizer states and paths "
-                "of this machine; choose 'every_save' or 'end'."
-            )
-        for name in ("mark_dropout", "dropout", "partial_mass"):
+        for name in ("mark_dropout", "partial_mass"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it has to lie between 0 and 1.")
         weights = ("retention_weight", "token_weight", "pooled_weight", "score_weight")
-        for name in ("retention_share", *weights, "freeze_layers"):
+        for name in ("retention_share", *weights):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         for name in (

@@ -15,12 +15,12 @@ from huggingface_hub import HfApi
 
 from ..hub.files import is_card_file, pushed_files
 from ..hub.push import push_student
-from .distillation_args import OpticalTrainingArguments
+from .optical_args import OpticalArguments
 
 logger = logging.getLogger(__name__)
 
 
-def push_checkpoint(folder: str, repo_id: str, args: OpticalTrainingArguments, commit_message: str) -> Future[None]:
+def push_checkpoint(folder: str, repo_id: str, args: OpticalArguments, commit_message: str) -> Future[None]:
     """Push a checkpoint's student in the background; if that fails, only warn, since the next push sends all of it.
 
     A card or results are not pushed along: nothing was measured on a checkpoint, whatever an earlier run left in it.
@@ -28,7 +28,7 @@ def push_checkpoint(folder: str, repo_id: str, args: OpticalTrainingArguments, c
     Args:
         folder (`str`): the checkpoint. It may be deleted (`save_total_limit`) before it is pushed.
         repo_id (`str`): the repository.
-        args ([`OpticalTrainingArguments`]): its output folder holds what is being pushed; revision and token are its.
+        args ([`OpticalArguments`]): its output folder holds what is being pushed; revision and token are its.
         commit_message (`str`): the message of the commit.
     """
     held = tempfile.TemporaryDirectory(prefix=f".push-{os.getpid()}-", dir=args.output_dir)

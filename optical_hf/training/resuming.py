@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,12 @@ def check_checkpoint(folder: str | os.PathLike[str]) -> None:
         raise ValueError(f"The checkpoint {folder} is not whole: {path.name} is missing or damaged.") from error
 
 
-def bitext_digest(pairs: Dataset | IterableDataset) -> str:
-    """Hash the pairs of a training; of a stream, which is not read twice, only that it is one."""
-    if not isinstance(pairs, Dataset):
+def dataset_digest(rows: Dataset | IterableDataset, columns: Sequence[str]) -> str:
+    """Hash the rows of a training; of a stream, which is not read twice, only that it is one."""
+    if not isinstance(rows, Dataset):
         return "stream"
     digest = blake2b(digest_size=16)
-    for batch in pairs.select_columns(["language", "english", "translation"]).iter(1000):
+    for batch in rows.select_columns(list(columns)).iter(1000):
         digest.update(json.dumps(batch).encode())
     return digest.hexdigest()
 

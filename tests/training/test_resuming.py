@@ -122,7 +122,7 @@ def test_a_step_is_the_mean_over_its_pairs_whatever_parts_it_is_cut_into(build, 
 def test_too_little_bitext_for_one_batch_is_an_error(build):
     trainer = build(make_bitext(16), per_device_train_batch_size=32, dataloader_drop_last=True)
     with pytest.raises(
-        ValueError, match="There are 16 pairs, and a batch takes 32: with `dataloader_drop_last` nothing"
+        ValueError, match="There are 16 rows, and a batch takes 32: with `dataloader_drop_last` nothing"
     ):
         trainer.train()
 
