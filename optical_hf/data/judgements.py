@@ -92,9 +92,9 @@ def read_judgements(
                 _add_judgement(each, columns[-2], columns[-1], number, min_grade)
             else:
                 positive = columns[-2]
+                if is_full and full == rows:
+                    break
                 if is_full and positive not in each.positives:
-                    if full == rows:
-                        break
                     continue
                 full += _add_triple(each, positive, columns, number, max_negatives, tally)
         except ValueError as error:
