@@ -1,4 +1,4 @@
-"""The lines of a bitext that cannot be read."""
+"""The lines of training data that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ class MalformedLines:
     Args:
         at_once (`bool`):
             Whether the first malformed line raises, rather than `raise_if_any` in the end.
+        what (`str`, *optional*, defaults to `"bitext"`):
+            What they are lines of, for the error.
     """
 
-    def __init__(self, at_once: bool = False) -> None:
-        self.at_once = at_once
+    def __init__(self, at_once: bool = False, what: str = "bitext") -> None:
+        self.at_once, self.what = at_once, what
         self.count = 0
         self.named: list[str] = []
 
@@ -41,5 +43,7 @@ class MalformedLines:
             more = [f"... and {self.count - len(self.named)} more"] if self.count > len(self.named) else []
             lines = "line" if self.count == 1 else "lines"
             raise ValueError(
-                "\n  ".join([f"{self.count} malformed {lines} in the bitext; correct or delete:", *self.named, *more])
+                "\n  ".join(
+                    [f"{self.count} malformed {lines} in the {self.what}; correct or delete:", *self.named, *more]
+                )
             )
