@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .data.bitext_sampling import balance_languages, hold_out
     from .data.miracl import load_miracl
     from .data.retrieval_set import RetrievalSet
+    from .data.training_rows import load_training_rows
     from .export.pylate import export_pylate
     from .export.sentence_transformers import export_single_vector
     from .hub.push import PushError, push_metric_space, push_student
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
     from .retrieval.search import search
     from .training.distillation_args import OpticalTrainingArguments
     from .training.distillation_trainer import OpticalDistillationTrainer
+    from .training.retrieval_args import OpticalRetrievalArguments
+    from .training.retrieval_trainer import OpticalRetrievalTrainer
 
 _ON_FIRST_USE = {
     "Bitext": "data.bitext",
     "GreedyLoss": "losses.alignment",
     "OTLoss": "losses.alignment",
     "OpticalDistillationTrainer": "training.distillation_trainer",
+    "OpticalRetrievalArguments": "training.retrieval_args",
+    "OpticalRetrievalTrainer": "training.retrieval_trainer",
     "OpticalTrainingArguments": "training.distillation_args",
     "PassageIndex": "retrieval.index.exact",
     "PushError": "hub.push",
@@ -46,6 +51,7 @@ _ON_FIRST_USE = {
     "interpolate": "models.interpolation",
     "load_bitext": "data.bitext",
     "load_miracl": "data.miracl",
+    "load_training_rows": "data.training_rows",
     "maxsim": "retrieval.maxsim",
     "mse_loss": "losses.alignment",
     "push_metric_space": "hub.push",
@@ -69,6 +75,8 @@ __all__ = [
     "OpticalConfig",
     "OpticalDistillationTrainer",
     "OpticalOutput",
+    "OpticalRetrievalArguments",
+    "OpticalRetrievalTrainer",
     "OpticalStudent",
     "OpticalTeacher",
     "OpticalTrainingArguments",
@@ -83,6 +91,7 @@ __all__ = [
     "interpolate",
     "load_bitext",
     "load_miracl",
+    "load_training_rows",
     "maxsim",
     "mse_loss",
     "push_metric_space",

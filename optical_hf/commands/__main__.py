@@ -10,6 +10,7 @@ from ..launching import run
 
 COMMANDS = {
     "distill": "Distil a retriever into a student that reads another language, from bitext alone.",
+    "train": "Train a retriever on queries with passages that answer them.",
     "evaluate": "Measure a retriever on a collection of plain files.",
     "miracl": "Measure a retriever on MIRACL, language by language.",
     "study": "Study what distillation gives and costs on languages with and without bitext.",

@@ -21,7 +21,6 @@ In several processes: `accelerate launch -m optical_hf.commands.distill`. Every 
 from __future__ import annotations
 
 import logging
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -46,7 +45,7 @@ from ..quickstart import quickstart_arguments, quickstart_model
 from ..training.distillation_args import OpticalTrainingArguments
 from ..training.distillation_trainer import OpticalDistillationTrainer
 from ..training.model_card import count_pairs, write_card
-from ..training.provenance import checkpoint_origin, source_names
+from ..training.provenance import checkpoint_origin, machine, source_names
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +236,7 @@ def distil(
         "training_seconds": output.metrics["train_runtime"],
         "total_seconds": time.time() - started,
         "processes": args.world_size,
-        "machine": _machine(args.device),
+        "machine": machine(args.device),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "weights": weights_hash(folder),
         "arguments": {name: getattr(args, name) for name in RECIPE}
@@ -288,12 +287,6 @@ def _measure_start(
 
 def _retention_pairs(train: Dataset | IterableDataset | None) -> int | None:
     return train["language"][:].count("en") if isinstance(train, Dataset) else None
-
-
-def _machine(device: torch.device) -> str:
-    on_gpu = device.type == "cuda"
-    hardware = torch.cuda.get_device_name(device) if on_gpu else f"{device.type}, {platform.machine()}"
-    return f"{hardware}, threads a process: {torch.get_num_threads()}"
 
 
 if __name__ == "__main__":

@@ -24,11 +24,8 @@ logger = logging.getLogger(__name__)
 
 TAGS = ("multi-vector", "colbert", "late-interaction", "optical", "cross-lingual")
 EVAL_RESULTS = Path(".eval_results") / "optical_hf.yaml"
-# What the wheel holds, and in a working copy the file it is made from.
-_TEMPLATES = (
-    Path(__file__).with_name("model_card_template.md"),
-    Path(__file__).parents[2] / "model_cards" / "student.md",
-)
+# What the wheel holds, and in a working copy the folder it is made from.
+_TEMPLATES = (Path(__file__).with_name("model_cards"), Path(__file__).parents[2] / "model_cards")
 _METRICS = {
     NDCG: ("ndcg_at_10", "nDCG@10, MaxSim"),
     f"pooled_{NDCG}": ("pooled_ndcg_at_10", "nDCG@10, pooled vectors"),
@@ -38,8 +35,9 @@ _METRICS = {
 def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, license: str | None = None) -> Path:
     """Write `README.md` and `.eval_results/optical_hf.yaml` into the folder of a student.
 
-    All they say comes from `results.json`, as `examples/distill.py` writes it, and `config.json`. What is not recorded
-    is left out; without `results.json`, the card says how the model is loaded, and that nothing more is known.
+    All they say comes from `config.json` and `results.json`, as `optical-hf distill` and `train` write it. What is not
+    recorded is left out; without `results.json`, the card says how the model is loaded, and that nothing more is
+    known.
 
     Args:
         folder (`str` or `Path`):
@@ -168,7 +166,7 @@ def _card(folder: Path, results: dict[str, Any], name: str, repo_id: str | None,
     sentence_transformers = (folder / "modules.json").is_file()
     sources = [one for many in (results.get("bitext_sources") or {}).values() for one in many]
     data = ModelCardData(
-        language=["en", *bitext] if bitext else None,
+        language=_languages(results),
         license=license or results.get("license"),
         library_name="transformers",
         pipeline_tag="feature-extraction",
@@ -181,10 +179,10 @@ def _card(folder: Path, results: dict[str, Any], name: str, repo_id: str | None,
     best = arguments.get("metric_for_best_model") if arguments.get("load_best_model_at_end") else None
     held_out = {key.rpartition("_")[2]: value for key, value in (results.get("held_out") or {}).items()}
     rows = {seen: [(key, row) for key, row in evaluated.items() if row["seen"] is seen] for seen in (True, False)}
-    template = next(path for path in _TEMPLATES if path.is_file())
+    template = "retriever.md" if results.get("task") == "retrieval" else "student.md"
     return ModelCard.from_template(
         data,
-        template_path=str(template),
+        template_path=str(next(path for path in _TEMPLATES if path.is_dir()) / template),
         name=name.rpartition("/")[2],
         repo=_literal(name),
         results=results,
@@ -192,6 +190,7 @@ def _card(folder: Path, results: dict[str, Any], name: str, repo_id: str | None,
         config=config,
         seen=list(bitext),
         bitext=bitext,
+        rows=results.get("rows") or {},
         total={name: sum(count[name] for count in bitext.values()) for name in counted},
         evaluated=evaluated,
         seen_rows=rows[True],
@@ -205,6 +204,12 @@ def _card(folder: Path, results: dict[str, Any], name: str, repo_id: str | None,
         inherited=license is None and bool(results.get("student")),
         sentence_transformers=sentence_transformers,
     )
+
+
+def _languages(results: Mapping[str, Any]) -> list[str] | None:
+    if rows := results.get("rows"):
+        return sorted({language for pair in rows for language in pair.split("-")})
+    return ["en", *results["bitext"]] if results.get("bitext") else None
 
 
 def _literal(value: Any) -> str:
@@ -221,7 +226,8 @@ def _collection(results: Mapping[str, Any]) -> tuple[str, str]:
 
 def _protocol(results: Mapping[str, Any], language: str) -> str:
     row = results["languages"][language]
-    seen = "a language of the training bitext" if row["seen"] else "a language that was not in the training bitext"
+    data = "training rows" if results.get("task") == "retrieval" else "training bitext"
+    seen = f"a language of the {data}" if row["seen"] else f"a language that was not in the {data}"
     return f"{row['queries']} questions in {language}, {seen}; {results.get('protocol')}"
 
 

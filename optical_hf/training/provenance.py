@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from transformers.utils import cached_file
@@ -71,3 +73,10 @@ def source_names(sources: Iterable[str], language: str) -> list[str]:
     if len(set(names)) == len(names):
         return names
     return [name if "/" in name else f"{name} in {folder}" for name, folder in zip(names, folders, strict=True)]
+
+
+def machine(device: torch.device) -> str:
+    """Name the device and the number of threads of a process."""
+    on_gpu = device.type == "cuda"
+    hardware = torch.cuda.get_device_name(device) if on_gpu else f"{device.type}, {platform.machine()}"
+    return f"{hardware}, threads a process: {torch.get_num_threads()}"

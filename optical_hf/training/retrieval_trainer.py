@@ -21,7 +21,7 @@ from torch.utils.data import Sampler
 from ..data.retrieval_set import RetrievalSet
 from ..files import write_json
 from ..losses.ranking import info_nce, margin_mse, maxsim_means, score_divergence
-from ..models.modeling_optical import OpticalModel, OpticalOutput
+from ..models.modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
 from ..retrieval.index.build import model_fingerprint
 from .hybrid_batches import HybridSampler
 from .optical_trainer import OpticalTrainer
@@ -41,7 +41,7 @@ class OpticalRetrievalTrainer(OpticalTrainer):
     passages of the batch, those of other processes too, but for passages that are known to answer it.
 
     Args:
-        model ([`OpticalTeacher`] or [`OpticalStudent`]):
+        model ([`OpticalStudent`]):
             The model that is trained. It encodes queries and passages.
         args ([`OpticalRetrievalArguments`]):
             The arguments.
@@ -66,7 +66,7 @@ class OpticalRetrievalTrainer(OpticalTrainer):
     Example:
 
     ```python
-    >>> model = OpticalTeacher.from_checkpoint("intfloat/multilingual-e5-small", query_prefix="query: ")
+    >>> model = OpticalStudent.from_checkpoint("intfloat/multilingual-e5-small", query_prefix="query: ")
     >>> rows = load_training_rows({"sw": "rows.sw.jsonl"})
     >>> trainer = OpticalRetrievalTrainer(model, OpticalRetrievalArguments("out"), rows.dataset)
     >>> trainer.train()
@@ -78,7 +78,7 @@ class OpticalRetrievalTrainer(OpticalTrainer):
 
     def __init__(
         self,
-        model: OpticalModel,
+        model: OpticalStudent,
         args: OpticalRetrievalArguments,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | None = None,
@@ -90,6 +90,8 @@ class OpticalRetrievalTrainer(OpticalTrainer):
     ) -> None:
         if not isinstance(args, OpticalRetrievalArguments):
             raise ValueError(f"`args` has to be OpticalRetrievalArguments, not {type(args).__name__}.")
+        if isinstance(model, OpticalTeacher):
+            raise ValueError("`model` is an OpticalTeacher, which is frozen: load the same folder as OpticalStudent.")
         if document_model is not None and document_model.config.output_dim != model.config.output_dim:
             raise ValueError(
                 f"The model's vectors have {model.config.output_dim} dimensions, the document model's "
@@ -157,6 +159,11 @@ class OpticalRetrievalTrainer(OpticalTrainer):
         if made and self.args.learn_temperatures:
             optimizer.add_param_group({"params": [self.log_temperatures], "weight_decay": 0.0})
         return optimizer
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the batches of a step, as [`OpticalTrainer`] does, before which the temperatures have no gradient."""
+        self.log_temperatures.grad = None  # that of the model's parameters alone is taken away by the Trainer
+        return super().get_batch_samples(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Train as [`~transformers.Trainer`] does; the gradient of the temperatures is averaged here."""

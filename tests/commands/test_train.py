@@ -1,0 +1,115 @@
+"""`optical-hf train` on questions of two languages, its results and its card, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import WRITE_TOKEN
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from optical_hf import OpticalStudent, OpticalTeacher, push_student
+from optical_hf.commands import train
+from optical_hf.hub.weights import weights_hash
+
+ANSWERED = [
+    ("nani aliandika kitabu", "she wrote the book", "it rains today"),
+    ("mvua leo", "it rains today", "the book rains"),
+    ("kitabu inanyesha", "the book rains", "a book"),
+    ("habari hicho", "a book", "who wrote it"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = [{"query": query, "positive": positive, "negatives": [negative]} for query, positive, negative in ANSWERED]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    passages = sorted({positive for _, positive, _ in ANSWERED})
+    lines = [json.dumps({"docid": f"d{index}", "text": text}) for index, text in enumerate(passages)]
+    (tmp_path / "passages.jsonl").write_text("\n".join(lines))
+    (tmp_path / "topics.tsv").write_text("".join(f"q{i}\t{query}\n" for i, (query, _, _) in enumerate(ANSWERED)))
+    qrels = [f"q{index} 0 d{passages.index(positive)} 1\n" for index, (_, positive, _) in enumerate(ANSWERED)]
+    (tmp_path / "qrels.tsv").write_text("".join(qrels))
+    return tmp_path
+
+
+def arguments(folder: Path, encoder: Path, **changes: object) -> list[str]:
+    options = {
+        "model": encoder,
+        "rows": f"sw-en={folder}/rows.jsonl",
+        "topics": f"sw-en={folder}/topics.tsv",
+        "passages": f"sw-en={folder}/passages.jsonl",
+        "qrels": f"sw-en={folder}/qrels.tsv",
+        "output_dir": folder / "out",
+        "num_train_epochs": 40,
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 4,
+        "use_cpu": "true",
+        "report_to": "none",
+    }
+    return [
+        str(word) for name, value in (options | changes).items() if value is not None for word in (f"--{name}", value)
+    ]
+
+
+def test_a_retriever_is_trained_measured_and_described(folder, tiny_encoder, capsys, hub):
+    train.main(arguments(folder, tiny_encoder, negatives=1, query_prefix="query : "))
+    results = json.loads((folder / "out" / "results.json").read_text())
+    row = results["languages"]["sw-en"]
+    # The four queries of the training find their passages, which they did not before.
+    assert row["seen"] and row["queries"] == 4
+    assert row["zero_shot"]["ndcg@10"] < 0.95 and row["student"] == {"ndcg@10": 1.0, "pooled_ndcg@10": 1.0}
+    assert results["task"] == "retrieval" and results["steps"] == 40 and results["student"] == tiny_encoder.name
+    assert results["rows"]["sw-en"]["kept"] == 4 and results["rows"]["sw-en"]["negatives"] == 4
+    assert results["row_sources"] == {"sw-en": ["rows.jsonl"]}
+    assert results["arguments"]["negatives"] == 1 and results["arguments"]["learning_rate"] == 1e-3
+    assert results["weights"] == weights_hash(folder / "out")
+    card = ModelCard.load(folder / "out" / "README.md")
+    assert card.data.language == ["en", "sw"]
+    assert card.data.eval_results[0].metric_value == 1.0
+    line = next(line for line in card.text.splitlines() if line.startswith("| `sw-en`"))
+    before = row["zero_shot"]
+    assert line == (
+        f"| `sw-en` | 4 | yes | {before['ndcg@10']:.3f} / {before['pooled_ndcg@10']:.3f} | **1.000 / 1.000** |"
+    )
+    assert "4 questions with a passage, and 4 passages that do not answer them, from `rows.jsonl`" in card.text
+    # It encodes both sides, so it is no student of another model's passages.
+    model = AutoModel.from_pretrained(folder / "out")
+    assert isinstance(model, OpticalTeacher) and model.config.query_prefix == "query : "
+    assert "The model is in" in capsys.readouterr().out
+    push_student(folder / "out", "writer/retriever", token=WRITE_TOKEN)
+
+
+def test_with_a_document_model_the_passages_stay_where_they_are(folder, tiny_encoder):
+    words = arguments(folder, tiny_encoder, document_model=tiny_encoder, num_train_epochs=2)
+    train.main(words)
+    results = json.loads((folder / "out" / "results.json").read_text())
+    assert results["document_model"] == tiny_encoder.name
+    assert isinstance(AutoModel.from_pretrained(folder / "out"), OpticalStudent)
+    assert f"and `{tiny_encoder.name}` the passages**" in (folder / "out" / "README.md").read_text()
+    # A training that is done is gone on with to no effect.
+    trained = load_file(folder / "out" / "model.safetensors")
+    start = OpticalStudent.from_checkpoint(tiny_encoder).state_dict()
+    assert any(not torch.equal(trained[name], start[name]) for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": None}, "--rows is needed"),
+        ({"rows": "sw-en"}, "write pair=source"),
+        ({"qrels": None}, r"Every pair needs --topics, --passages and --qrels; there are --topics for \['sw-en'\]"),
+        ({"alpha": 2}, "`alpha` is 2.0"),
+        ({"alpha": 1}, "there is no monolingual row"),
+        ({"divergence_weight": 1}, "no row has them"),
+        ({"document_model": "quickstart-typo/"}, "quickstart-typo"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(folder, tiny_encoder, changes, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        train.main(arguments(folder, tiny_encoder, **changes))
+    assert not list(folder.glob("out/*.json"))
