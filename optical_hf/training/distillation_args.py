@@ -34,6 +34,9 @@ class OpticalTrainingArguments(OpticalArguments):
             agreeing with the teacher on English. 0 for none.
         retention_weight (`float`, *optional*, defaults to 1.0):
             Weight of the loss of these English-English pairs.
+        alpha (`float`, *optional*):
+            Probability that a batch is of English-English pairs; it is of one other language otherwise: see
+            [`HybridSampler`]. By default, pairs of all languages are mixed, by length.
         mark_dropout (`float`, *optional*, defaults to 0.8):
             Share of the translations from which diacritics are dropped, as people do who type questions: in three
             quarters of them the marks above a letter (tone), in the others all marks. Only letters of the Latin
@@ -77,6 +80,9 @@ class OpticalTrainingArguments(OpticalArguments):
     )
     retention_share: float = field(default=0.25, metadata={"help": "English-English pairs, as a share of the bitext."})
     retention_weight: float = field(default=1.0, metadata={"help": "Weight of the English-English pairs' loss."})
+    alpha: float | None = field(
+        default=None, metadata={"help": "Probability of an English-English batch; else languages are mixed."}
+    )
     mark_dropout: float = field(default=0.8, metadata={"help": "Share of translations that lose their diacritics."})
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "Batches of pairs of like length need little padding."}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.bitext_augmentation import with_concatenation, with_mark_dropout, with_retention
@@ -19,6 +20,7 @@ from ..models.modeling_optical import OpticalOutput, OpticalStudent, OpticalTeac
 from ..retrieval.index.build import model_fingerprint
 from .distillation_args import OpticalTrainingArguments
 from .distillation_collator import DistillationCollator
+from .hybrid_batches import HybridSampler
 from .named_losses import make_loss
 from .optical_trainer import OpticalTrainer
 from .resuming import dataset_digest
@@ -95,6 +97,8 @@ class OpticalDistillationTrainer(OpticalTrainer):
                 f"{student.config.output_dim}: give the student a projection, with `projection_dim="
                 f"{teacher.config.output_dim}` in OpticalStudent.from_checkpoint, or --projection_dim."
             )
+        if args.alpha is not None and isinstance(train_dataset, IterableDataset):
+            raise ValueError("`alpha` needs all pairs in memory: leave it out for a stream.")
         self.languages = _languages(train_dataset, eval_dataset, languages)
         self._bitext = None if train_dataset is None else dataset_digest(train_dataset, _COLUMNS)
         self._loss = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
@@ -128,6 +132,13 @@ class OpticalDistillationTrainer(OpticalTrainer):
             self._teacher_engine = deepspeed.initialize(model=self.teacher, config=config)[0]
         else:  # a whole copy in every process: what has no gradient needs no wrapper
             self.teacher.to(self.args.device)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.alpha is None or dataset is None:
+            return super()._get_train_sampler(train_dataset)
+        pairs = [("en", language) for language in dataset["language"][:]]
+        return HybridSampler(pairs, self.args.train_batch_size * self.args.world_size, self.args.alpha, self)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["english", "translation", "language"]  # type: ignore[assignment]

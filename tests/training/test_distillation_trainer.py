@@ -122,6 +122,20 @@ def test_accumulation_and_processes_give_the_weights_of_one_batch(build, tiny_en
         )
 
 
+def test_hybrid_batches_are_of_one_language(build):
+    trainer = build(make_bitext(32, ("sw", "yo")), alpha=0.5, retention_share=0.5, max_steps=24, logging_steps=1)
+    trainer.train()
+    languages = [{name for name in entry if name.startswith("loss_")} for entry in trainer.state.log_history[:-1]]
+    assert all(len(names) == 1 for names in languages)
+    # In expectation 12 of English, and 6 of each other language.
+    counts = [sum(names == {f"loss_{language}"} for names in languages) for language in ("en", "sw", "yo")]
+    assert sum(counts) == 24 and 6 <= counts[0] <= 18 and min(counts) >= 2
+    with pytest.raises(ValueError, match="there is no monolingual row"):
+        build(make_bitext(32), alpha=0.5, retention_share=0.0, max_steps=1).train()
+    with pytest.raises(ValueError, match="`alpha` needs all pairs in memory"):
+        build(make_bitext(32).to_iterable_dataset(), alpha=0.5, max_steps=1, languages=["sw"])
+
+
 def test_every_pair_comes_once_an_epoch_in_two_processes_with_dropout(two_processes):
     processes = json.loads((two_processes / "results.json").read_text())["grouped"]["seen"]
     orders = []
