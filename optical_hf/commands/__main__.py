@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "Export a student to ONNX, PyLate, or single vectors.",
     "index": "Encode a collection into an index on disk.",
     "search": "Search an index.",
+    "mine": "Find hard negatives for training rows.",
 }
 
 
