@@ -428,10 +428,11 @@ def test_where_a_checkpoint_comes_from(tmp_path, monkeypatch, caplog):
     assert "The card of" in caplog.text and "cannot be read" in caplog.text
 
 
-def test_the_wheel_holds_the_template():
+def test_the_wheel_holds_the_templates():
     from optical_hf.training.model_card import _TEMPLATES
 
     packed, source = (path.relative_to(ROOT).as_posix() for path in _TEMPLATES)
     wheel = (ROOT / "pyproject.toml").read_text().split("[tool.hatch.build.targets.wheel.force-include]\n")[1]
-    assert wheel.splitlines()[0] == f'"{source}" = "{packed}"'
-    assert (ROOT / source).is_file()
+    names = ("student.md", "retriever.md")
+    assert wheel.splitlines()[:2] == [f'"{source}/{name}" = "{packed}/{name}"' for name in names]
+    assert all((ROOT / source / name).is_file() for name in names)
