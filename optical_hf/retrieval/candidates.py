@@ -11,7 +11,7 @@ from accelerate import PartialState
 from ..data.trec_files import rank
 from ..metrics.miracl_ndcg.miracl_ndcg import read_run
 from .bm25 import BM25Index, digest_passages
-from .bounds import check_count
+from ..bounds import check_count
 
 
 def first_stage(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..bounds import MOST_SEED, check_count, check_fields, check_number
 from ..models.processing_optical import ROLES
 from ..transport import SOLVERS
 
@@ -125,6 +126,7 @@ class OpticalTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: the collator needs them."})
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         super().__post_init__()
         if self.device.type == "cpu":  # there is nothing to pin memory for, and torch warns of it
             self.dataloader_pin_memory = False
@@ -137,22 +139,24 @@ class OpticalTrainingArguments(TrainingArguments):
                 f"`hub_strategy` is {HubStrategy(self.hub_strategy).value!r}, which pushes optimizer states and paths "
                 "of this machine; choose 'every_save' or 'end'."
             )
-        for name in ("mark_dropout", "dropout", "partial_mass"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it has to lie between 0 and 1.")
-        weights = ("retention_weight", "token_weight", "pooled_weight", "score_weight")
-        for name in ("retention_share", *weights, "freeze_layers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
-        for name in (
-            "concatenation",
-            "epsilon",
-            "iterations",
-            "reg_m",
-            "partial_mass",
-            "bank_size",
-            "pooled_temperature",
-            "token_temperature",
-        ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it has to be positive.")
+
+    def _check_numbers(self) -> None:
+        """Refuse what is out of bounds, also of the numbers inherited: half of them would end in the middle, or as NaN."""
+        from_1 = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        from_1 += ("eval_accumulation_steps", "torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout")
+        check_fields(self, check_count, *from_1, "dataloader_prefetch_factor", "iterations", "bank_size")
+        check_fields(self, check_count, "concatenation", most=1000)  # of so many pairs at once
+        check_fields(self, check_count, "save_total_limit", "freeze_layers", least=0)  # 0 keeps all, or freezes none
+        check_fields(self, check_count, "dataloader_num_workers", least=0, most=1024)
+        check_fields(self, check_count, "seed", "data_seed", least=0, most=MOST_SEED)
+        if self.max_steps != -1:  # as many as the epochs have
+            check_fields(self, check_count, "max_steps")
+        check_fields(self, check_number, "num_train_epochs", "logging_steps", "eval_steps", "save_steps", above=True)
+        check_fields(self, check_number, "epsilon", "reg_m", "pooled_temperature", "token_temperature", above=True)
+        check_fields(self, check_number, "partial_mass", most=1, above=True)
+        check_fields(self, check_number, "mark_dropout", "dropout", "label_smoothing_factor", most=1)
+        check_fields(self, check_number, "adam_beta1", "adam_beta2", most=1, below=True)
+        check_fields(self, check_number, "retention_share", most=1000)  # so many copies of every sentence
+        from_0 = ("learning_rate", "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "eval_delay")
+        from_0 += ("retention_weight", "token_weight", "pooled_weight", "score_weight", "neftune_noise_alpha")
+        check_fields(self, check_number, *from_0)

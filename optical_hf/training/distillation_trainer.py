@@ -32,7 +32,7 @@ from ..retrieval.index.build import model_fingerprint
 from .distillation_args import OpticalTrainingArguments
 from .distillation_collator import DistillationCollator
 from .epoch_sampler import EpochSampler
-from .freezing import freeze, set_dropout
+from .freezing import freeze, set_dropout, warn_of_added_tokens
 from .hub_pushes import push_checkpoint, remove_stale_pushes
 from .logged_numbers import LoggedNumbers
 from .named_losses import make_loss
@@ -140,6 +140,8 @@ class OpticalDistillationTrainer(Trainer):
                 train_dataset = train_dataset.add_column(args.length_column_name, lengths)
         freeze(student, args.freeze_embeddings, args.freeze_layers)
         set_dropout(student, args.dropout)
+        if args.freeze_embeddings and train_dataset is not None:
+            warn_of_added_tokens(student, train_dataset)
         loading: Any = args.accelerator_config
         if loading.dispatch_batches is None:  # for a stream it would join the processes' batches, unlike in length
             loading.dispatch_batches = False

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from ...files import write_json
 from ...launching import check_world_size
 from ...models.modeling_optical import OpticalModel
-from ..bounds import check_count
+from ...bounds import check_count
 from .compression import fit_rotation, pool_tokens, quantize
 from .exact import PassageIndex
 from .shards import (

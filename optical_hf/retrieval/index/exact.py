@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ...data.retrieval_set import check_passages
-from ..bounds import check_count, check_memory
+from ...bounds import check_count, check_memory
 from ..maxsim import maxsim
 from ..search import Run, best_passages, check_ids, check_vectors
 from .shards import (
