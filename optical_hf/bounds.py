@@ -52,13 +52,12 @@ def check_number(
         above, below (`bool`, *optional*, default to `False`): whether `least`, and whether `most`, is not.
         unit (`str`, *optional*): of the number, for the error.
     """
-    if not isinstance(value, bool) and isinstance(value, Real) and least <= value <= most:
-        if not (above and value == least or below and value == most):
-            return
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number and least <= value <= most and not (above and value == least or below and value == most):
+        return
     low, high = "above" if above else "of at least", "below" if below else "at most"
-    raise ValueError(
-        f"{name} must be a number {low} {least} and {high} {most:,}{unit and f' ({unit})'}, got {value!r}."
-    )
+    allowed = f"{low} {least} and {high} {most:,}" + (f" ({unit})" if unit else "")
+    raise ValueError(f"{name} must be a number {allowed}, got {value!r}.")
 
 
 def check_memory(name: str, value: Any) -> None:

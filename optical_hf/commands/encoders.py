@@ -13,10 +13,10 @@ import torch
 import transformers
 from accelerate import PartialState
 
+from ..bounds import check_count, check_fields, check_memory
 from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalTeacher
 from ..quickstart import quickstart_model
-from ..bounds import check_count, check_fields, check_memory
 from ..retrieval.index.build import check_options, model_fingerprint
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..arguments import ArgumentReader
+from ..bounds import check_count, check_fields, check_memory
 from ..data.trec_files import iter_passages, read_topics, write_run
 from ..launching import check_files, run, start_logging, start_processes
-from ..bounds import check_count, check_fields, check_memory
 from ..retrieval.index.exact import PassageIndex
 from .encoders import EncoderArguments
 

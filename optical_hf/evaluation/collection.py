@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..bounds import check_count, check_memory
 from ..data.retrieval_set import check_judgements, check_passages, check_queries, relevant_docids
 from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..models.modeling_optical import OpticalModel
-from ..bounds import check_count, check_memory
 from ..retrieval.index.build import build_index
 from ..retrieval.index.exact import check_budget
 from ..retrieval.search import Run, check_vectors

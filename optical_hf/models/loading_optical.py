@@ -1,4 +1,4 @@
-"""What loading a model needs, whatever the checkpoint: its name, the encoder without its pooler, the tokenizer, checks.
+"""What loading a model needs, whatever the checkpoint: name, encoder without pooler, tokenizer, and checks.
 
 This file travels with every saved model (remote code), so it imports only its siblings.
 """

@@ -141,10 +141,14 @@ class OpticalTrainingArguments(TrainingArguments):
             )
 
     def _check_numbers(self) -> None:
-        """Refuse what is out of bounds, also of the numbers inherited: half of them would end in the middle, or as NaN."""
-        from_1 = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        from_1 += ("eval_accumulation_steps", "torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout")
-        check_fields(self, check_count, *from_1, "dataloader_prefetch_factor", "iterations", "bank_size")
+        """Refuse what is out of bounds, inherited numbers too: they would stop a training in the middle, or give NaN."""
+        check_fields(
+            self,
+            check_count,
+            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+            *("eval_accumulation_steps", "torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout"),
+            *("dataloader_prefetch_factor", "iterations", "bank_size"),
+        )
         check_fields(self, check_count, "concatenation", most=1000)  # of so many pairs at once
         check_fields(self, check_count, "save_total_limit", "freeze_layers", least=0)  # 0 keeps all, or freezes none
         check_fields(self, check_count, "dataloader_num_workers", least=0, most=1024)
@@ -157,6 +161,9 @@ class OpticalTrainingArguments(TrainingArguments):
         check_fields(self, check_number, "mark_dropout", "dropout", "label_smoothing_factor", most=1)
         check_fields(self, check_number, "adam_beta1", "adam_beta2", most=1, below=True)
         check_fields(self, check_number, "retention_share", most=1000)  # so many copies of every sentence
-        from_0 = ("learning_rate", "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "eval_delay")
-        from_0 += ("retention_weight", "token_weight", "pooled_weight", "score_weight", "neftune_noise_alpha")
-        check_fields(self, check_number, *from_0)
+        check_fields(
+            self,
+            check_number,
+            *("learning_rate", "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "eval_delay"),
+            *("retention_weight", "token_weight", "pooled_weight", "score_weight", "neftune_noise_alpha"),
+        )
