@@ -141,7 +141,7 @@ class OpticalTrainingArguments(TrainingArguments):
             )
 
     def _check_numbers(self) -> None:
-        """Refuse what is out of bounds, inherited numbers too: they would stop a training in the middle, or give NaN."""
+        """Refuse what is out of bounds, inherited numbers too: they would stop a training midway, or give NaN."""
         check_fields(
             self,
             check_count,

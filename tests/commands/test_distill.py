@@ -13,7 +13,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from transformers import AutoModel
 
-from optical_hf import OpticalStudent
+from optical_hf import OpticalStudent, OpticalTeacher
 from optical_hf.commands import distill
 from optical_hf.launching import writing
 
@@ -152,6 +152,28 @@ def test_language_code_that_is_none(folder, stops):
 
 def test_topics_without_qrels(stops):
     assert "Every language needs --topics and --qrels" in stops(qrels=None)
+
+
+def test_judgements_of_passages_that_are_not_there(folder, stops, caplog):
+    (folder / "qrels.tsv").write_text("q0 0 d0 1\nq1 0 en#d1 1\nq2 0 d2 1\n")
+    lost = "Retrieval set 'sw': 1 of the 3 relevant judgements name a passage that is not there (such as 'en#d1')"
+    assert stops(strict="true") == f"{lost}, which `strict` refuses."
+    stops(bitext=f"sw={folder}/gone.tsv")  # what comes next
+    assert f"{lost}." in caplog.messages
+
+
+@pytest.mark.parametrize("name", ["passages", "topics", "english_topics", "qrels"])
+def test_files_that_are_not_there_show_before_a_model_is_loaded(name, folder, stops, monkeypatch):
+    monkeypatch.setattr(OpticalTeacher, "from_checkpoint", lambda *_: pytest.fail("a model was loaded"))
+    gone = f"{folder}/gone"
+    assert stops(**{name: gone if name == "passages" else f"sw={gone}"}) == f"--{name}: there is no file {gone}."
+
+
+def test_models_that_are_not_there_show_before_the_bitext_is_read(folder, stops, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (folder / "sw.tsv").write_text("no tab\n")
+    for changes in ({"teacher": "writer/e6"}, {"student": "writer/e6"}):
+        assert stops(**changes).startswith("There is no folder writer/e6, and the Hub, where a model may have this ")
 
 
 def test_role_that_does_not_exist(stops):

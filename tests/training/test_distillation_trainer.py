@@ -577,11 +577,6 @@ def test_concatenated_pairs_are_those_that_are_trained_on(build, streamed):
     assert {text for batch in seen for text in batch} <= set(expected) and len(seen) == 2
 
 
-def test_concatenation_of_no_pairs(build):
-    with pytest.raises(ValueError, match="`concatenation` is 0; it has to be positive"):
-        build(make_bitext(4), concatenation=0)
-
-
 @pytest.mark.parametrize("options", [{"solver": "unbalanced", "reg_m": 1.0}, {"solver": "partial"}])
 def test_solvers_that_need_not_move_all_mass_train(build, options):
     options = {"learning_rate": 1e-2, "per_device_train_batch_size": 8, "max_steps": 12, **options}
