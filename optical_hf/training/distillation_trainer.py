@@ -79,8 +79,8 @@ class OpticalDistillationTrainer(Trainer):
     may be the `metric_for_best_model`.
 
     Raises:
-        ValueError: on an unknown loss, vectors of different size, a language that is missing, or arguments of another
-            class.
+        ValueError: on an unknown loss, vectors of different size, a language that is missing, or arguments or held-out
+            bitext of another class.
         FloatingPointError: in training, if the loss or a vector is not finite; names the step and the pairs.
 
     Example:
@@ -118,6 +118,11 @@ class OpticalDistillationTrainer(Trainer):
     ) -> None:
         if not isinstance(args, OpticalTrainingArguments):
             raise ValueError(f"`args` has to be OpticalTrainingArguments, not {type(args).__name__}.")
+        if eval_dataset is not None and not isinstance(eval_dataset, Dataset):
+            raise ValueError(
+                f"`eval_dataset` is a {type(eval_dataset).__name__}; give one Dataset of all languages, such as "
+                "`datasets.concatenate_datasets` makes: they are measured one by one all the same."
+            )
         if isinstance(loss, str) and teacher.config.output_dim != student.config.output_dim:
             raise ValueError(
                 f"The teacher's vectors have {teacher.config.output_dim} dimensions, the student's "

@@ -220,7 +220,7 @@ def test_streaming(folder, tiny_encoder):
     assert results["bitext"]["sw"]["kept"] == 10 and results["held_out"].keys() >= {"translation_accuracy_sw"}
 
 
-def test_config_file_with_the_command_line_over_it(folder):
+def test_config_file_with_the_command_line_over_it(folder, tiny_encoder):
     config = folder / "study.yaml"
     config.write_text(
         "teacher: some/encoder\nbitext:\n  sw: sw.tsv\n  yo: [a.tsv, b.tsv]\nlearning_rate: 3e-4\nseed: 1\n"
@@ -231,6 +231,10 @@ def test_config_file_with_the_command_line_over_it(folder):
     assert models.teacher == "some/encoder" and pairs.bitext == ["sw=sw.tsv", "yo=a.tsv", "yo=b.tsv"]
     assert (training.learning_rate, training.seed, training.save_strategy.value) == (3e-4, 7, "no")
     assert training.lr_scheduler_kwargs == {"num_cycles": 2}
+    config.write_text(f"teacher: {folder}/encoder\nquery_prefix: ''\noutput_dir: out\n")
+    OpticalTeacher.from_checkpoint(tiny_encoder, query_prefix="query: ").save_pretrained(folder / "encoder")
+    models, *_ = distill.reader().read([f"--config={config}"])
+    assert [model.config.query_prefix for model in models.load()] == ["", ""]  # not the checkpoint's
     for text, what in (("", "write `name: value` lines"), ("a: [", "is no YAML")):
         config.write_text(text)
         with pytest.raises(ValueError, match=what):

@@ -89,8 +89,8 @@ def test_half_a_character(run, caplog, tmp_path):
     cut = lines(PASSAGES) + '{"docid": "d7", "title": "", "text": "A text cut in the middle of an emoji \\ud83d"}\n'
     _, found = run(passages=cut)
     assert {len(row) for row in found.values()} == {7}
-    said = [text for text in caplog.messages if "surrogates" in text]
-    assert said[0].endswith(f"became U+FFFD: 1, the first at {tmp_path}/passages, line 7.")
+    [said] = [text for text in caplog.messages if "surrogates" in text]
+    assert said.endswith(f"became U+FFFD: 1, the first at {tmp_path}/passages, line 7.")
 
 
 def test_titles_of_null(run, tmp_path):

@@ -446,6 +446,18 @@ def test_evaluation_by_hand_and_the_best_checkpoint(build, tiny_encoder, tmp_pat
     assert 0 < sum(accuracies) < 2 and accuracies != reverse
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda held_out: {"sw": held_out}, "dict"),
+        (lambda held_out: held_out.to_iterable_dataset(), "IterableDataset"),
+    ],
+)
+def test_held_out_bitext_that_is_not_one_dataset(make, name, build):
+    with pytest.raises(ValueError, match=f"`eval_dataset` is a {name}; give one Dataset of all languages"):
+        build(make_bitext(8), make(make_bitext(4)), languages=["sw"])
+
+
 def test_evaluation_with_the_default_arguments(build):
     trainer = build(make_bitext(8), make_bitext(6), train_sampling_strategy="group_by_length", loss="mse")
     metrics = trainer.evaluate()
