@@ -9,12 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from itertools import takewhile
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
 from .yaml_files import read_yaml
+
+_SWITCH = ("yes", "no", "true", "false", "y", "n", "t", "f", "1", "0")  # values of a switch, which needs none
 
 
 class ArgumentReader(HfArgumentParser):
@@ -27,7 +28,7 @@ class ArgumentReader(HfArgumentParser):
         classes: the dataclasses, which may not share a name.
         prog (`str`, *optional*): how the command is called, for `--help`.
         description (`str`, *optional*): what it does, likewise.
-        positionals (`Sequence[str]`, *optional*): arguments that may stand first, without their name.
+        positionals (`Sequence[str]`, *optional*): arguments that may stand without their name, in this order.
 
     Example:
 
@@ -69,15 +70,27 @@ class ArgumentReader(HfArgumentParser):
         if "--help" in words or "-h" in words:
             self.print_help()
             raise SystemExit
-        first = list(takewhile(lambda word: not word.startswith("-"), words))
-        for number, (name, word) in enumerate(zip(self.positionals, first, strict=False)):
-            words[number] = f"--{name}={word}"
-        given = self._given(words)
+        given = self._given(self._with_names(words))
         if self.has_config and (path := given.pop("config", None)) is not None:
             given = self.values(read_yaml(path), where=f"{path}: ") | given
         if defaults is not None and without not in given:
             given = self.values(defaults) | given
         return self.make(given)
+
+    def _with_names(self, words: list[str]) -> list[str]:
+        """Write out the names of the arguments that stand without theirs, before, between or behind the others."""
+        left = [name for name in self.positionals if not any(re.match(rf"--{name}(=|$)", word) for word in words)]
+        named, takes = [], ""  # how many words the last argument takes
+        for word in words:
+            if word.startswith("--"):
+                action = self._option_string_actions.get(word)
+                takes = "" if action is None or action.nargs == 0 else str(action.nargs or 1)
+            elif left and (not takes or takes == "?" and word.lower() not in _SWITCH):
+                word, takes = f"--{left.pop(0)}={word}", ""
+            elif takes != "+":
+                takes = ""
+            named.append(word)
+        return named
 
     def values(self, settings: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         """Check the names and types of a mapping, such as a YAML file's, by the rules of the command line.

@@ -172,6 +172,21 @@ def _processes_asked_of_accelerate() -> int:
     return asked.num_processes or 1
 
 
+def check_files(option: str, *paths: str | os.PathLike[str] | None) -> None:
+    """Raise an error now, not once a model is loaded, if a file is not there.
+
+    Args:
+        option (`str`): the argument that names it, such as `"--topics"`.
+        paths (`str` or `Path`): the files; `None` was not given.
+
+    Raises:
+        FileNotFoundError: naming argument and file.
+    """
+    for path in paths:
+        if path is not None and not Path(path).is_file():
+            raise FileNotFoundError(f"{option}: there is no file {path}.")
+
+
 def check_writable(folder: str | os.PathLike[str], size: int) -> None:
     """Raise an error now, not after hours of training, if a folder cannot be written or has no room.
 

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from .bounds import check_count
 from .transport_solvers import (
     Problems,
     Step,
@@ -152,7 +153,8 @@ def transport_plan(
     """
     if solver not in SOLVERS:
         raise ValueError(f"Unknown solver {solver!r}: choose one of {', '.join(SOLVERS)}.")
-    for name, value in (("epsilon", epsilon), ("reg_m", reg_m), ("iterations", iterations)):
+    check_count("`iterations`", iterations)
+    for name, value in (("epsilon", epsilon), ("reg_m", reg_m)):
         if not 0 < value < math.inf:
             raise ValueError(f"`{name}` must be positive and finite, got {value}.")
     if not 0 < partial_mass <= 1 or not tolerance >= 0:

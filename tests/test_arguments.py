@@ -46,6 +46,23 @@ def test_names_with_dashes_places_and_switches(reader):
 
 
 @pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--wide out", Given("out")),
+        ("--wide no out", Given("out", wide=False)),
+        ("--no_wide out --count 7", Given("out", count=7, wide=False)),
+        ("--count 7 out --wide", Given("out", count=7)),
+        ("--count=7 out", Given("out", count=7)),
+        ("out --bitext a=b c=d", Given("out", ["a=b", "c=d"])),
+        ("--bitext a=b c=d --wide out", Given("out", ["a=b", "c=d"])),
+        ("--query_prefix no --folder=out", Given("out", query_prefix="no")),
+    ],
+)
+def test_what_stands_without_its_name_may_stand_anywhere(reader, words, expected):
+    assert reader.read(words.split()) == [expected]
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "--folder is needed"),
@@ -58,6 +75,8 @@ def test_names_with_dashes_places_and_switches(reader):
         (["out", "--bitext"], "--bitext: expected at least one argument"),
         (["out", "--bitexts", "a=b"], "there is no argument --bitexts; did you mean --bitext?"),
         (["out", "further"], "there is no argument further; see --help"),
+        (["--folder", "out", "further"], "there is no argument further; see --help"),
+        (["--wid", "out"], "there is no argument --wid; did you mean --wide"),
         (["out", "--config", "nowhere.yaml"], "There is no file nowhere.yaml"),
     ],
 )

@@ -13,6 +13,7 @@ import optical_hf
 PACKAGE = Path(optical_hf.__file__).parent
 # From the ground up: a room imports from itself and from those before it in this list. A file at the top is one too.
 ROOMS = [
+    "bounds",
     "files",
     "yaml_files",
     "arguments",

@@ -21,6 +21,7 @@ In several processes: `accelerate launch -m optical_hf.commands.distill`. Every 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -34,12 +35,14 @@ from datasets import Dataset, IterableDataset
 from transformers import set_seed
 
 from ..arguments import ArgumentReader
+from ..bounds import check_count, check_fields, check_number
 from ..data.bitext import load_bitext, parse_bitext_arguments
 from ..data.bitext_sampling import balance_languages, hold_out
 from ..evaluation.gains import LanguageQuestions, format_table, load_questions, parse_language_arguments
 from ..files import write_json
 from ..hub.weights import weights_hash
-from ..launching import check_world_size, check_writable, run, start_logging, writing
+from ..launching import check_files, check_world_size, check_writable, run, start_logging, writing
+from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalStudent, OpticalTeacher
 from ..quickstart import quickstart_arguments, quickstart_model
 from ..training.distillation_args import OpticalTrainingArguments
@@ -75,6 +78,9 @@ class DistilledModels:
     projection_dim: int | None = field(default=None, metadata={"help": "Size of a new projection of the student."})
     loss: str = field(default="ot", metadata={"help": "What is distilled by.", "choices": ["ot", "greedy", "mse"]})
 
+    def __post_init__(self) -> None:
+        check_fields(self, check_count, "query_length", "document_length", "projection_dim", most=10**6)
+
     def load(self) -> tuple[OpticalTeacher, OpticalStudent]:
         """Load the teacher, and the student as it is before training."""
         options = {name: getattr(self, name) for name in TEXT_OPTIONS if getattr(self, name) is not None}
@@ -108,12 +114,14 @@ class BitextArguments:
     )
     held_out: int = field(default=100, metadata={"help": "Pairs a language that are kept out for evaluation."})
 
+    def __post_init__(self) -> None:
+        check_fields(self, check_count, "max_words", "held_out")
+        check_fields(self, check_number, "temperature", most=math.inf, above=True)
+
     def load(
         self, sources: Mapping[str, Sequence[str]], seed: int
     ) -> tuple[Dataset | IterableDataset, Dataset, dict[str, dict[str, int]]]:
         """Load the pairs to train on (not balanced yet, but for a stream), those held out, and the counts."""
-        if self.held_out < 1:
-            raise ValueError(f"--held_out is {self.held_out}; hold out at least 1 pair of each language.")
         if not self.streaming:
             bitext = load_bitext(sources, max_words=self.max_words)
             train, held_out = hold_out(bitext.dataset, self.held_out, seed=seed)
@@ -147,12 +155,21 @@ class QuestionArguments:
     english_topics: list[str] = field(default_factory=list, metadata={"help": "language=the same in English.tsv ..."})
     qrels: list[str] = field(default_factory=list, metadata={"help": "language=qrels.tsv ..."})
     max_queries: int | None = field(default=None, metadata={"help": "Use the first questions of each language only."})
+    strict: bool = field(
+        default=False, metadata={"help": "Refuse judged questions and passages that are not there; else a warning."}
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self, check_count, "max_queries")
 
     def load(self, seen: Sequence[str]) -> list[LanguageQuestions]:
         """Load the questions of every language, those of the bitext marked as seen."""
         names = ("topics", "qrels", "english_topics")
         files = {name: parse_language_arguments(name, getattr(self, name)) for name in names}
-        return load_questions(self.passages, **files, seen=seen, max_queries=self.max_queries)
+        check_files("--passages", self.passages)
+        for name, paths in files.items():
+            check_files(f"--{name}", *paths.values())
+        return load_questions(self.passages, **files, seen=seen, max_queries=self.max_queries, strict=self.strict)
 
 
 def reader() -> ArgumentReader:
@@ -183,6 +200,9 @@ def distil(
         logger.warning("%s holds a student already, which the new one will replace.", folder)
 
     sources = parse_bitext_arguments(pairs.bitext)
+    for name in (models.teacher, models.student):
+        if name is not None:
+            check_name(name)
     questions = asked.load(seen=list(sources))
     if "ndcg" in (args.metric_for_best_model or "") and not any(each.seen for each in questions):
         raise ValueError(

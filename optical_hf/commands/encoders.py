@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 import transformers
 from accelerate import PartialState
 
+from ..bounds import check_count, check_fields, check_memory
+from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalTeacher
 from ..quickstart import quickstart_model
-from ..retrieval.bounds import check_count, check_memory
 from ..retrieval.index.build import check_options, model_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -35,9 +37,13 @@ class EncoderArguments:
     batch_size: int = field(default=32, metadata={"help": "Texts a forward pass."})
 
     def __post_init__(self) -> None:
-        for name in ("query_length", "document_length", "batch_size"):
-            if getattr(self, name) is not None:
-                check_count(f"--{name}", getattr(self, name))
+        check_fields(self, check_count, "query_length", "document_length", "batch_size")
+
+    def check_names(self) -> None:
+        """Refuse models that are not there, before hours of reading what they are to encode."""
+        for name in (self.model, self.document_model):
+            if name not in (None, "quickstart"):
+                check_name(str(name))
 
     def load(self) -> tuple[OpticalTeacher, OpticalTeacher]:
         """Load the model of the queries and that of the passages, which may be one."""
@@ -87,9 +93,7 @@ class IndexArguments:
     dtype: str = field(default="float16", metadata={"help": "Of the vectors kept.", "choices": ["float16", "int8"]})
 
     def __post_init__(self) -> None:
-        for name in ("shard_size", "pool_factor", "dim"):
-            if getattr(self, name) is not None:
-                check_count(f"--{name}", getattr(self, name))
+        check_fields(self, check_count, "shard_size", "pool_factor", "dim")
         check_options(self.options())
 
     def options(self) -> dict[str, Any]:
@@ -117,10 +121,14 @@ class SearchArguments:
     )
 
     def __post_init__(self) -> None:
-        check_count("--depth", self.depth)
-        check_memory("--memory_gb", self.memory_gb)
-        if self.max_queries is not None:
-            check_count("--max_queries", self.max_queries)
+        check_fields(self, check_count, "depth", "max_queries")
+        check_fields(self, check_memory, "memory_gb")
+
+    def runs(self, languages: Sequence[str] = ("{language}",)) -> list[str]:
+        """The files of the first stage, one a language."""
+        if self.first_stage in (None, "bm25"):
+            return []
+        return [str(self.first_stage).replace("{language}", language) for language in languages]
 
     def protocol(self, collection: str) -> str:
         """Name what a figure was measured on; it differs by the first stage."""

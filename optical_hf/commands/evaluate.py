@@ -20,7 +20,7 @@ from ..data.languages import language_code
 from ..data.trec_files import iter_passages, read_qrels, read_topics, write_run
 from ..evaluation.collection import check_collection, evaluate_collection
 from ..files import write_json
-from ..launching import check_writable, run, start_logging, start_processes
+from ..launching import check_files, check_writable, run, start_logging, start_processes
 from ..retrieval.candidates import first_stage
 from .encoders import EncoderArguments, IndexArguments, SearchArguments
 
@@ -57,6 +57,11 @@ def main(arguments: Sequence[str]) -> None:
     start_logging(state.is_main_process)
     output = Path(collection.output_dir)
     check_writable(output, 0)
+    check_files("--topics", collection.topics)
+    check_files("--qrels", collection.qrels)
+    check_files("--passages", *collection.passages)
+    check_files("--first_stage", *searching.runs())
+    encoders.check_names()
     topics, qrels = read_topics(collection.topics), read_qrels(collection.qrels)
     for qid in list(topics)[searching.max_queries :] if searching.max_queries is not None else ():
         qrels.pop(qid, None)  # a judged query that is no topic at all counts, as with `trec_eval -c`

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..arguments import ArgumentReader
 from ..data.trec_files import iter_passages
-from ..launching import run, start_logging, start_processes
+from ..launching import check_files, run, start_logging, start_processes
 from ..retrieval.index.build import build_index
 from .encoders import EncoderArguments, IndexArguments
 
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError("--index_dir is needed: the folder of the index.")
     state = start_processes()
     start_logging(state.is_main_process)
+    check_files("--passages", *given.passages)
+    encoders.check_names()
     for _ in iter_passages(given.passages):
         pass  # what is wrong with them shows now, and not after hours of encoding
     _, model = encoders.load()

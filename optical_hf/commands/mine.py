@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from ..arguments import ArgumentReader
+from ..bounds import check_count, check_fields, check_memory, check_number
 from ..data.judged_collections import iter_collection, read_queries
 from ..data.training_row_checks import text_id
 from ..data.training_row_sources import language_pair
@@ -24,7 +25,6 @@ from ..data.training_rows import load_training_rows, parse_row_arguments
 from ..data.trec_files import rank, read_run
 from ..launching import run, start_logging, start_processes
 from ..retrieval.bm25 import BM25Index
-from ..retrieval.bounds import check_count, check_memory
 from ..retrieval.candidates import first_stage
 from ..retrieval.index.build import PassageIndex, build_index
 from ..retrieval.negatives import Find, ModelScores, mine_negatives
@@ -63,8 +63,9 @@ class MiningArguments:
 
     def __post_init__(self) -> None:
         check_memory("--memory_gb", self.memory_gb)
-        for name in ("negatives", "depth", "chunk_size"):
-            check_count(f"--{name}", getattr(self, name))
+        check_fields(self, check_count, "negatives", "depth", "chunk_size", "max_rows", "min_grade")
+        check_fields(self, check_count, "skip", "max_negatives", least=0)
+        check_fields(self, check_number, "margin", most=1000, above=True)
 
 
 def reader() -> ArgumentReader:

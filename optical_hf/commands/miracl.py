@@ -21,7 +21,7 @@ from ..data.trec_files import write_run
 from ..evaluation.collection import check_collection, evaluate_collection
 from ..evaluation.miracl_published import published_scores, published_sources
 from ..files import write_json
-from ..launching import check_writable, run, start_logging, start_processes
+from ..launching import check_files, check_writable, run, start_logging, start_processes
 from ..retrieval.candidates import first_stage
 from .encoders import EncoderArguments, IndexArguments, SearchArguments
 
@@ -53,11 +53,13 @@ def main(arguments: Sequence[str]) -> None:
     start_logging(state.is_main_process)
     output = Path(miracl.output_dir)
     check_writable(output, 0)
+    encoders.check_names()
     # All of them before hours of encoding: a language that is not there shows now.
     sets = [
         load_miracl(language, miracl.protocol, miracl.split, miracl.data_dir, miracl.revision, miracl.corpus_revision)
         for language in miracl.languages
     ]
+    check_files("--first_stage", *searching.runs([each.language for each in sets]))
     prepared = [_prepare(each, searching, output) for each in sets]
     query_model, document_model = encoders.load()
     languages: dict[str, dict[str, Any]] = {}

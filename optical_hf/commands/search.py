@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..arguments import ArgumentReader
+from ..bounds import check_count, check_fields, check_memory
 from ..data.trec_files import iter_passages, read_topics, write_run
-from ..launching import run, start_logging, start_processes
-from ..retrieval.bounds import check_count, check_memory
+from ..launching import check_files, run, start_logging, start_processes
 from ..retrieval.index.exact import PassageIndex
 from .encoders import EncoderArguments
 
@@ -35,9 +35,8 @@ class SearchedArguments:
     memory_gb: float = field(default=4.0, metadata={"help": "Most memory the search takes, in GB a process."})
 
     def __post_init__(self) -> None:
-        check_memory("--memory_gb", self.memory_gb)
-        if self.k is not None:
-            check_count("--k", self.k)
+        check_fields(self, check_count, "k")
+        check_fields(self, check_memory, "memory_gb")
 
 
 def reader() -> ArgumentReader:
@@ -55,8 +54,8 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError("--topics and --run go together: the file of questions, and the run that is written.")
     if given.run is not None and not Path(given.run).absolute().parent.is_dir():
         raise ValueError(f"--run {given.run}: its folder is not there; make it first.")
-    if missing := [path for path in given.passages if not Path(path).is_file()]:
-        raise ValueError(f"--passages: there is no file {missing[0]}.")
+    check_files("--passages", *given.passages)
+    check_files("--topics", given.topics)
     for name in ("document_model", "document_prefix", "document_length"):
         if getattr(encoders, name) is not None:
             raise ValueError(f"--{name} is of `optical-hf index`: a search encodes queries only, by --model.")

@@ -24,6 +24,7 @@ import transformers
 from transformers import set_seed
 
 from ..arguments import ArgumentReader
+from ..bounds import check_count, check_fields
 from ..data.retrieval_set import RetrievalSet
 from ..data.training_row_sources import language_pair
 from ..data.training_rows import TrainingRows, load_training_rows, parse_row_arguments
@@ -31,7 +32,8 @@ from ..data.trec_files import read_passages, read_qrels, read_topics
 from ..evaluation.gains import format_table
 from ..files import write_json
 from ..hub.weights import weights_hash
-from ..launching import check_world_size, check_writable, run, start_logging, writing
+from ..launching import check_files, check_world_size, check_writable, run, start_logging, writing
+from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalStudent, OpticalTeacher
 from ..quickstart import quickstart_model
 from ..training.model_card import write_card
@@ -67,6 +69,9 @@ class TrainedModel:
         """`str`: the folder or Hub name of what it starts from."""
         return self.model or str(quickstart_model())
 
+    def __post_init__(self) -> None:
+        check_fields(self, check_count, "query_length", "document_length", "projection_dim", most=10**6)
+
     def load(self) -> tuple[OpticalStudent, OpticalTeacher | None]:
         """Load the model that is trained, and the one that encodes passages if it is another."""
         options = {name: getattr(self, name) for name in TEXT_OPTIONS if getattr(self, name) is not None}
@@ -91,6 +96,9 @@ class RowArguments:
         metadata={"help": "What of an article is a query.", "choices": ["title", "first_sentence"]},
     )
 
+    def __post_init__(self) -> None:
+        check_fields(self, check_count, "max_rows", "min_grade")
+
     def load(self, seed: int) -> TrainingRows:
         """Read the rows."""
         sources = parse_row_arguments(self.rows)
@@ -114,6 +122,9 @@ class JudgedArguments:
         default=False, metadata={"help": "Refuse judged questions and passages that are not there; else a warning."}
     )
 
+    def __post_init__(self) -> None:
+        check_fields(self, check_count, "max_queries")
+
     def load(self) -> list[RetrievalSet]:
         """Read the judged questions of every pair; pairs that name the same passages share them."""
         files = {
@@ -123,6 +134,8 @@ class JudgedArguments:
         if len(set(map(tuple, given.values()))) > 1:
             listed = ", ".join(f"--{name} for {pairs}" for name, pairs in given.items())
             raise ValueError(f"Every pair needs --topics, --passages and --qrels; there are {listed}.")
+        for name, by_pair in files.items():
+            check_files(f"--{name}", *(path for paths in by_pair.values() for path in paths))
         collections: dict[tuple[str, ...], dict[str, str]] = {}
         sets = []
         for pair, (topics, *more) in files["topics"].items():
@@ -160,6 +173,9 @@ def train(models: TrainedModel, rows: RowArguments, asked: JudgedArguments, args
     set_seed(args.seed)
     started = time.time()
     folder = Path(str(args.output_dir))
+    for name in (models.model, models.document_model):
+        if name not in (None, "quickstart"):
+            check_name(str(name))
     sets = asked.load()
     loaded = rows.load(args.seed)
     model, document_model = models.load()

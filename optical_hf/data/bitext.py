@@ -21,8 +21,9 @@ from typing import Any
 from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets, interleave_datasets
 from tqdm.auto import tqdm
 
+from ..bounds import MOST_SEED, check_count, check_number
 from .bitext_readers import Source, find_source, read_pairs
-from .bitext_sampling import balance_languages, check_temperature, language_probabilities
+from .bitext_sampling import balance_languages, language_probabilities
 from .characters import normalized, visible
 from .languages import language_code
 from .malformed_lines import MalformedLines
@@ -138,11 +139,10 @@ def load_bitext(
         >>> bitext.dataset[0]
         {'english': 'Good morning.', 'translation': 'Habari za asubuhi.', 'language': 'sw'}
     """
-    if max_words < 1:
-        raise ValueError(f"max_words is {max_words}; it must be at least 1.")
-    if not max_ratio >= 1:
-        raise ValueError(f"max_ratio is {max_ratio}; it must be at least 1.")
-    check_temperature(temperature)
+    check_count("max_words", max_words)
+    check_number("max_ratio", max_ratio, math.inf, 1)
+    check_number("temperature", temperature, math.inf, above=True)
+    check_count("seed", seed, MOST_SEED, least=0)
     found: defaultdict[str, list[Source]] = defaultdict(list)
     for code, given in sources.items():
         language = _translation_language(code)

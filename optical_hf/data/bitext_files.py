@@ -95,7 +95,8 @@ def _read_jsonl(path: str, language: str, malformed: MalformedLines) -> Iterator
             continue
         replaced += [place] * surrogates
         yield pair
-    warn_of_surrogates(replaced)
+    if replaced:
+        warn_of_surrogates(len(replaced), replaced[0])
 
 
 def read_moses(english: str, translation: str, malformed: MalformedLines) -> Iterator[tuple[str, str]]:

@@ -10,12 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 from datasets import Dataset
 
+from ..bounds import MOST_SEED, check_count, check_number
+
 logger = logging.getLogger(__name__)
-
-
-def check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it must be above 0 (1 is proportional, inf uniform).")
 
 
 def language_probabilities(counts: Mapping[str, int], temperature: float) -> dict[str, float]:
@@ -28,7 +25,7 @@ def language_probabilities(counts: Mapping[str, int], temperature: float) -> dic
     Raises:
         ValueError: if the temperature or a count is not above 0.
     """
-    check_temperature(temperature)
+    check_number("temperature", temperature, math.inf, above=True)
     for language, count in counts.items():
         if count < 1:
             raise ValueError(f"Language '{language}' has {count} pairs; leave it out.")
@@ -51,6 +48,7 @@ def balance_languages(dataset: Dataset, temperature: float, seed: int = 0) -> Da
     Returns:
         `datasets.Dataset`: as many rows as before.
     """
+    check_count("seed", seed, MOST_SEED, least=0)
     rows = _rows_by_language(dataset)
     shares = language_probabilities({language: len(indices) for language, indices in rows.items()}, temperature)
     exact = {language: share * len(dataset) for language, share in shares.items()}
@@ -88,8 +86,8 @@ def hold_out(dataset: Dataset, size: int, seed: int = 0) -> tuple[Dataset, Datas
     Raises:
         ValueError: if a language has too few English sentences, or no pair left to train on.
     """
-    if size < 1:
-        raise ValueError(f"size is {size}; hold out at least 1 pair of each language.")
+    check_count("size", size)
+    check_count("seed", seed, MOST_SEED, least=0)
     plain = dataset.with_format(None)
     rows: defaultdict[str, dict[str, int]] = defaultdict(dict)  # English sentence -> language -> its first row
     for row, (english, language) in enumerate(zip(plain["english"][:], plain["language"][:], strict=True)):

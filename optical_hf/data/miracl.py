@@ -163,7 +163,7 @@ def load_miracl(
     judged = read_qrels(qrels)
     passages = partial(_iter_corpus, partial(locate, CORPUS, corpus_revision), corpus, data_dir is not None)
     if protocol == "judged":
-        passages = partial(_iter_judged, passages, judged)
+        passages = partial(_iter_judged, passages, judged, set())
     return MiraclSet(code, protocol, split, read_topics(topics), judged, passages, None, revisions)
 
 
@@ -205,7 +205,7 @@ def _iter_corpus(locate: Callable[[str], Path], names: list[str], local: bool) -
 
 
 def _iter_judged(
-    passages: Callable[[], Iterator[tuple[str, str]]], qrels: Mapping[str, Mapping[str, int]]
+    passages: Callable[[], Iterator[tuple[str, str]]], qrels: Mapping[str, Mapping[str, int]], said: set[str]
 ) -> Iterator[tuple[str, str]]:
     missing = {docid for documents in qrels.values() for docid in documents}
     judged = len(missing)
@@ -215,9 +215,11 @@ def _iter_judged(
             yield docid, text
         if not missing:
             return
-    logger.warning(
-        "%d of the %d judged passages are not in the corpus (such as %r).", len(missing), judged, min(missing)
-    )
+    if not said:  # an evaluation reads the passages more than once
+        logger.warning(
+            "%d of the %d judged passages are not in the corpus (such as %r).", len(missing), judged, min(missing)
+        )
+        said |= missing
 
 
 def _find(folder: Path, repository: str, revision: str | None, name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 
@@ -36,8 +36,8 @@ class RetrievalSet:
             Refuse what is otherwise warned of.
 
     Raises:
-        ValueError: if topics, passages or qrels are empty, no judged query or no relevant passage is there, or a
-            language has no code.
+        ValueError: if topics, passages or qrels are empty, no judged query or no judged passage is there, nothing is
+            relevant, or a language has no code.
     """
 
     name: str
@@ -56,7 +56,7 @@ class RetrievalSet:
         self.query_language = language_code(self.query_language)
         self.document_language = language_code(self.document_language)
         check_queries(self.qrels, self.topics, strict, where)
-        check_passages("relevant judgements", relevant_docids(self.qrels, where), self.passages, strict, where)
+        check_judgements(self.qrels, self.passages, strict, where)
 
     @classmethod
     def from_files(
@@ -125,8 +125,28 @@ def check_queries(
     return _check(list(qrels), topics, "judged queries are not among the topics", strict, where)
 
 
+def check_judgements(
+    qrels: Mapping[str, Mapping[str, int]], collection: Container[str], strict: bool = False, where: str = ""
+) -> int:
+    """Count the relevant judgements that name a passage that is not in the collection, as [`check_passages`] does.
+
+    While another judged passage is there, files belong together and are scored, if only by 0.
+
+    Raises:
+        ValueError: if none of the judged passages is there, nothing is relevant, or any relevant one is not there with
+            `strict`.
+    """
+    others = (docid for judged in qrels.values() for docid in judged)
+    return check_passages("relevant judgements", relevant_docids(qrels, where), collection, strict, where, others)
+
+
 def check_passages(
-    what: str, docids: Sequence[str], collection: Container[str], strict: bool = False, where: str = ""
+    what: str,
+    docids: Sequence[str],
+    collection: Container[str],
+    strict: bool = False,
+    where: str = "",
+    others: Iterable[str] = (),
 ) -> int:
     """Count the document ids that are named and not in the collection, and warn of them.
 
@@ -136,22 +156,26 @@ def check_passages(
         collection (container of `str`): the document ids that are there.
         strict (`bool`, *optional*, defaults to `False`): refuse them instead.
         where (`str`, *optional*): begins warning and error.
+        others (`Iterable[str]`, *optional*): what the same file names beside them.
 
     Returns:
         `int`: how many are not there.
 
     Raises:
-        ValueError: naming the first that is not there, if none is there, or any is not with `strict`.
+        ValueError: naming the first that is not there, if none is there and none of `others`, or any is not with
+            `strict`.
     """
-    return _check(docids, collection, f"{what} name a passage that is not there", strict, where)
+    return _check(docids, collection, f"{what} name a passage that is not there", strict, where, others)
 
 
-def _check(ids: Sequence[str], there: Container[str], what: str, strict: bool, where: str) -> int:
+def _check(
+    ids: Sequence[str], there: Container[str], what: str, strict: bool, where: str, others: Iterable[str] = ()
+) -> int:
     lost = [name for name in ids if name not in there]
     if not lost:
         return 0
     message = f"{where}{len(lost)} of the {len(ids)} {what} (such as {lost[0]!r})"
-    if len(lost) == len(ids):
+    if len(lost) == len(ids) and not any(name in there for name in others):
         raise ValueError(f"{message}: do these files belong together?")
     if strict:
         raise ValueError(f"{message}, which `strict` refuses.")

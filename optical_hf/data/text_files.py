@@ -11,8 +11,9 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, BinaryIO, cast
 
 from huggingface_hub import HfFileSystem
@@ -119,15 +120,13 @@ def parse_json(line: str) -> tuple[Any, int]:
         raise ValueError("a number of too many digits") from None
 
 
-def warn_of_surrogates(places: Sequence[str]) -> None:
-    """Say where [`parse_json`] replaced lone surrogates, if it did.
+@cache  # an evaluation reads its passages more than once
+def warn_of_surrogates(count: int, place: str) -> None:
+    """Say, once, where [`parse_json`] replaced lone surrogates.
 
     Args:
-        places (`Sequence[str]`): the file and line of each.
+        count (`int`): how many there were.
+        place (`str`): the file and line of the first.
     """
-    if places:
-        logger.warning(
-            "Lone surrogates, halves of a character that was cut in two, became U+FFFD: %d, the first at %s.",
-            len(places),
-            places[0],
-        )
+    text = "Lone surrogates, halves of a character that was cut in two, became U+FFFD: %d, the first at %s."
+    logger.warning(text, count, place)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.retrieval_set import check_passages, check_queries, relevant_docids
+from ..bounds import check_count, check_memory
+from ..data.retrieval_set import check_judgements, check_passages, check_queries, relevant_docids
 from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..models.modeling_optical import OpticalModel
-from ..retrieval.bounds import check_count, check_memory
 from ..retrieval.index.build import build_index
 from ..retrieval.index.exact import check_budget
 from ..retrieval.search import Run, check_vectors
@@ -62,7 +62,7 @@ def check_collection(
 
     Raises:
         ValueError: if no judged query is a topic, nothing is relevant, the first stage found nothing, none of the
-            relevant passages or of the candidates is there, or any is not with `strict`; and as the passages' reader.
+            judged passages or of the candidates is there, or any is not with `strict`; and as the passages' reader.
     """
     named = _Named(topics, qrels, candidates, strict=strict)
     for _ in named.among(passages):
@@ -83,24 +83,27 @@ class _Named:
     ) -> None:
         self.strict, self.counted, self.there = strict, missing is not None, set[str]()
         self.missing = dict(missing or {"queries": check_queries(qrels, topics, strict)})
-        self.docids = {"relevant judgements": relevant_docids(qrels)}
+        relevant_docids(qrels)  # there are some
+        self.qrels, self.candidates = qrels, None
         if candidates is not None:
-            self.docids["candidates"] = [docid for qid in qrels if qid in topics for docid in candidates.get(qid, ())]
-            if not self.docids["candidates"]:
+            self.candidates = [docid for qid in qrels if qid in topics for docid in candidates.get(qid, ())]
+            if not self.candidates:
                 raise ValueError("There is no candidate for any judged query: the first stage found nothing.")
 
     def among(self, passages: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         """Yield the passages to rank, and count what is missing when they end."""
-        wanted = {docid for docids in self.docids.values() for docid in docids}
-        ranked = set(self.docids["candidates"]) if "candidates" in self.docids else None
+        judged = {docid for documents in self.qrels.values() for docid in documents}
+        ranked = None if self.candidates is None else set(self.candidates)
         for docid, text in passages:
-            if docid in wanted:
+            if docid in judged or (ranked is not None and docid in ranked):
                 self.there.add(docid)
             if ranked is None or docid in ranked:
                 yield docid, text
-        if not self.counted:
-            for what, docids in self.docids.items():
-                self.missing[what.replace(" ", "_")] = check_passages(what, docids, self.there, self.strict)
+        if self.counted:
+            return
+        self.missing["relevant_judgements"] = check_judgements(self.qrels, self.there, self.strict)
+        if self.candidates is not None:
+            self.missing["candidates"] = check_passages("candidates", self.candidates, self.there, self.strict)
 
 
 def evaluate_collection(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+from ..bounds import check_count
 from ..data.languages import language_code
 from ..data.retrieval_set import RetrievalSet
 from ..data.trec_files import read_passages, read_qrels, read_topics
 from ..metrics import NDCG
-from ..retrieval.bounds import check_count
 
 Measure = Callable[[RetrievalSet], dict[str, float]]
 
@@ -46,6 +47,7 @@ def load_questions(
     english_topics: Mapping[str, str],
     seen: Sequence[str],
     max_queries: int | None = None,
+    strict: bool = False,
 ) -> list[LanguageQuestions]:
     """Read the questions of several languages on one collection of English passages.
 
@@ -54,6 +56,8 @@ def load_questions(
         topics, qrels, english_topics (`Mapping[str, str]`): files by language; the last need not have them all.
         seen (`Sequence[str]`): the languages that are in the bitext.
         max_queries (`int`, *optional*): keeps the first of each language only.
+        strict (`bool`, *optional*, defaults to `False`):
+            Refuse judged questions and relevant passages that are not there, instead of warning of them.
 
     Raises:
         ValueError: if a language has topics without qrels or the reverse, or there are no passages; if `max_queries`
@@ -77,6 +81,7 @@ def load_questions(
         cut = own.keys() - set(qids)
         # A judged question that is in no file of topics still counts, as with `trec_eval -c`.
         judged = {qid: documents for qid, documents in read_qrels(qrels[language]).items() if qid not in cut}
+        asked = RetrievalSet(language, {qid: own[qid] for qid in qids}, corpus, judged, language, "en", strict)
         english = None
         if language in english_topics:
             texts = read_topics(english_topics[language])
@@ -85,9 +90,9 @@ def load_questions(
                     f"{english_topics[language]} lacks {len(missing)} of the questions of {path}, such as "
                     f"{missing[0]!r}."
                 )
-            translated = {qid: texts[qid] for qid in qids}
-            english = RetrievalSet(f"{language}_in_english", translated, corpus, judged, "en", "en")
-        asked = RetrievalSet(language, {qid: own[qid] for qid in qids}, corpus, judged, language, "en")
+            english = copy(asked)  # its judgements are the same, and have been warned of
+            english.name, english.query_language = f"{language}_in_english", "en"
+            english.topics = {qid: texts[qid] for qid in qids}
         questions.append(LanguageQuestions(language, language in seen, asked, english))
     return questions
 

@@ -13,11 +13,11 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from ..bounds import check_count
 from ..data.retrieval_set import RetrievalSet
 from ..metrics import NDCG
 from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..models.modeling_optical import OpticalModel
-from ..retrieval.bounds import check_count
 from ..retrieval.index.build import model_fingerprint
 from ..retrieval.index.shards import fingerprint, read_tensors, write_tensors
 from ..retrieval.maxsim import maxsim

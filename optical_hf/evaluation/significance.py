@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..bounds import check_count
+
 Floats = NDArray[np.float64]
 
 _LARGEST = 1e100  # of a score: sums and differences of what is larger could be infinite, and p-values of them wrong
@@ -45,7 +47,7 @@ def randomisation_test(a: ArrayLike, b: ArrayLike, permutations: int = 10_000, s
         raise ValueError(
             f"`a` scores {len(first)} queries and `b` {len(second)}: pass the same queries' scores, in the same order."
         )
-    _check_count(permutations, "permutations")
+    check_count("`permutations`", permutations)
     differences = first - second
     total = differences.sum()
     # Scores are discrete, so a permutation often equals the real difference: rounding must not make it a miss.
@@ -184,7 +186,7 @@ def _groups(samples: Sequence[ArrayLike], argument: str) -> list[Floats]:
 
 
 def _draw_seeds(groups: list[Floats], resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    _check_count(resamples, "resamples")
+    check_count("`resamples`", resamples)
     counts = sorted({len(group) for group in groups if group.ndim == 2})
     if len(counts) > 1:
         raise ValueError(f"Every language needs the same seeds, but some have {counts[0]} and some {counts[-1]}.")
@@ -240,10 +242,3 @@ def _numbers(values: ArrayLike, where: str) -> Floats:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:  # texts, or rows of different lengths
         raise ValueError(f"{where} must be numbers: {error}.") from None
-
-
-def _check_count(value: int, argument: str) -> None:
-    if not isinstance(value, (int, np.integer)):
-        raise ValueError(f"`{argument}` must be a whole number, not {value!r}.")
-    if value < 1:
-        raise ValueError(f"`{argument}` must be at least 1, not {value}.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..bounds import check_fields, check_number
 from ..models.modeling_optical import OpticalOutput
 from ..transport import cosine_cost, marginals, plan_entropy, transport_loss, transport_plan
 from .score_bank import ScoreBank
@@ -52,6 +53,9 @@ class TokenLoss:
     centre: Tensor | None = None
     bank: ScoreBank | None = None
     score_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, check_number, "token_weight", "pooled_weight", "score_weight")
 
     def cost(self, teacher: OpticalOutput, student: OpticalOutput) -> Tensor:
         """Return the cosine cost, `(batch, teacher_tokens, student_tokens)`, 0 on padding."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ..bounds import check_fields, check_number
 from ..models.modeling_optical import OpticalModel, OpticalOutput
 
 
@@ -41,6 +42,9 @@ class ScoreBank:
     mask: Tensor
     pooled_temperature: float = 0.02
     token_temperature: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_fields(self, check_number, "pooled_temperature", "token_temperature", above=True)
 
     @classmethod
     def encode(

@@ -46,7 +46,7 @@ class OpticalConfig(PreTrainedConfig):
             Integers are token ids.
 
     Raises:
-        ValueError: if a length or `projection_dim` is not positive, or `pooling` is unknown.
+        ValueError: if a length or `projection_dim` is out of bounds, or `pooling` is unknown.
 
     Example:
 
@@ -86,8 +86,8 @@ class OpticalConfig(PreTrainedConfig):
         lengths = {"query_length": query_length, "document_length": document_length, "projection_dim": projection_dim}
         for name, value in lengths.items():
             optional = name == "projection_dim" and value is None
-            if not optional and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"`{name}` is {value!r}; it has to be a positive integer.")
+            if not optional and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10**6):
+                raise ValueError(f"`{name}` is {value!r}; it has to be a whole number from 1 to 1,000,000.")
         if isinstance(document_skiplist, str):
             raise ValueError(f"`document_skiplist` is the string {document_skiplist!r}; it has to be a list of words.")
         self.text_config = text_config

@@ -1,4 +1,4 @@
-"""What loading a model needs, whatever the checkpoint: the encoder without its pooler, the tokenizer, and checks.
+"""What loading a model needs, whatever the checkpoint: name, encoder without pooler, tokenizer, and checks.
 
 This file travels with every saved model (remote code), so it imports only its siblings.
 """
@@ -6,11 +6,46 @@ This file travels with every saved model (remote code), so it imports only its s
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 from torch import nn
 from transformers import MODEL_MAPPING, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+
+def check_name(name_or_path: str | os.PathLike[str]) -> None:
+    """Refuse what is neither a folder nor a model of the Hub or of its cache, by one request at most.
+
+    Loading would ask for one file after another, and wait for a Hub that cannot be reached half a minute for each.
+
+    Raises:
+        FileNotFoundError: saying which of the two it could have been.
+    """
+    name = os.fspath(name_or_path)
+    if os.path.isdir(name):
+        return
+    if name.startswith((".", "/")) or name.count("/") > 1:
+        raise FileNotFoundError(f"There is no folder {name}.")
+    try:
+        if (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "snapshots").is_dir():
+            return
+        HfApi().model_info(name, timeout=10)
+    except RepositoryNotFoundError:
+        why = "the Hub shows no model of this name. Check the spelling; if it is private, log in (`hf auth login`)"
+    except HFValidationError:
+        why = "no model of the Hub can have this name"
+    except HfHubHTTPError:
+        return  # a Hub in trouble: loading tries again
+    except Exception as error:  # of whichever package connects
+        why = f"the Hub, where a model may have this name, cannot be reached ({error})"
+    else:
+        return
+    raise FileNotFoundError(f"There is no folder {name}, and {why}.")
 
 
 def no_pooler(text_config: PreTrainedConfig) -> dict[str, bool]:

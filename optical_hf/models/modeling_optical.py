@@ -20,7 +20,14 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from .configuration_optical import OpticalConfig, read_json
-from .loading_optical import check_complete, check_lengths, check_projection, load_tokenizer, no_pooler
+from .loading_optical import (
+    check_complete,
+    check_lengths,
+    check_name,
+    check_projection,
+    load_tokenizer,
+    no_pooler,
+)
 from .multi_vector_optical import save_multi_vector_files
 from .processing_optical import process_texts
 
@@ -231,8 +238,8 @@ class OpticalModel(PreTrainedModel):
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         if isinstance(texts, str):
             raise ValueError(f"`texts` is the string {texts!r}; it has to be a list of strings.")
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` is {batch_size}; it has to be positive.")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"`batch_size` is {batch_size!r}; it has to be a positive integer.")
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"texts[{index}] is {text!r}; it has to be a string.")
@@ -343,7 +350,7 @@ class OpticalModel(PreTrainedModel):
 
         Raises:
             TypeError: if an override is not an argument of [`OpticalConfig`].
-            FileNotFoundError: if there is no such folder, or no configuration in it.
+            FileNotFoundError: if there is no such folder, nor such a model on the Hub, or no configuration in it.
             OSError: if there are no weights.
             ImportError: if the checkpoint is of another tool and this package is not installed.
             ValueError: if the checkpoint lacks weights of the encoder, has no tokenizer or one with more tokens than
@@ -363,9 +370,7 @@ class OpticalModel(PreTrainedModel):
         for name in overrides:
             if name not in known:
                 raise TypeError(f"{cls.__name__}.from_checkpoint() has no option {name!r}; it has {', '.join(known)}.")
-        path = os.fspath(name_or_path)
-        if (path.startswith((".", "/")) or path.count("/") > 1) and not os.path.isdir(path):
-            raise FileNotFoundError(f"There is no folder {path}.")
+        check_name(name_or_path)
         stored = read_json(name_or_path, "config.json")
         if stored is not None and stored.get("model_type") == OpticalConfig.model_type:
             check_projection(name_or_path, stored.get("projection_dim"), overrides)

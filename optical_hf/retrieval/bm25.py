@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..bounds import check_count
 from ..data.languages import language_code
 from .bm25_terms import ANALYSIS_VERSION, analyzer, import_extra, stemmer_of
 
@@ -137,8 +138,7 @@ class BM25Index:
         Raises:
             ValueError: if `k` is less than 1.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}.")
+        check_count("k", k)
         run: dict[str, dict[str, float]] = {}
         for qid, text in tqdm(topics.items(), desc="BM25", unit="query", disable=len(topics) < 100):
             scores = self._scores.get_scores_from_ids(self._scores.get_tokens_ids(self._analyze(text)))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from ..bounds import check_count
 from ..data.trec_files import rank
 from ..metrics.miracl_ndcg.miracl_ndcg import read_run
 from .bm25 import BM25Index, digest_passages
-from .bounds import check_count
 
 
 def first_stage(

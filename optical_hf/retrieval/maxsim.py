@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from .bounds import check_count
+from ..bounds import check_count
 
 
 def maxsim(

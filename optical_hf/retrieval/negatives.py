@@ -16,12 +16,12 @@ from typing import Any
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ..bounds import check_count
 from ..data.retrieval_set import check_passages
 from ..data.training_row_checks import is_empty, text_id
 from ..data.training_row_lines import row_line
 from ..files import replacing, write_json
 from ..models.modeling_optical import OpticalModel
-from .bounds import check_count
 from .index.build import model_fingerprint
 from .index.shards import fingerprint
 from .maxsim import maxsim

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .bounds import check_count
+from ..bounds import check_count
 from .maxsim import maxsim
 
 Run = dict[str, dict[str, float]]

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..bounds import MOST_SEED, check_count
 from ..yaml_files import read_yaml
 from .config_file import FileErrors, as_list
 from .methods import REFERENCES, Method, read_methods
@@ -142,8 +143,10 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     }
     _check_bitext_is_seen(bitext, rotations, error)
     seeds = tuple(as_list(config["seeds"]))
-    if any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
-        raise error("seeds", f"{list(seeds)} are not different whole numbers from 0.")
+    for seed in seeds:
+        check_count(f"{path}: seeds:", seed, MOST_SEED, least=0)
+    if len(set(seeds)) != len(seeds):
+        raise error("seeds", f"{list(seeds)} are not different from one another.")
     evaluation = {
         name: read_set(name, given, error) for name, given in error.mapping("evaluation", config["evaluation"]).items()
     }
@@ -155,7 +158,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
         config=config,
         teacher=_model(config, "teacher", error),
         student=_model(config, "student", error),
-        checkpoint=error.mapping("checkpoint", config.get("checkpoint") or {}, CHECKPOINT_KEYS),
+        checkpoint=_checkpoint(config, error),
         max_words=error.count("max_words", config.get("max_words", 32)),
         pairs=pairs,
         bitext=bitext,
@@ -216,6 +219,16 @@ def _model(config: Mapping[str, Any], key: str, error: FileErrors) -> str | None
     if name.startswith((".", "/")) or name.count("/") > 1:
         raise error.missing(key, f"there is no folder {here}.")
     return name
+
+
+def _checkpoint(config: Mapping[str, Any], error: FileErrors) -> dict[str, Any]:
+    given = error.mapping("checkpoint", config.get("checkpoint") or {}, CHECKPOINT_KEYS)
+    for key, value in given.items():
+        if key.endswith("_length"):
+            error.count(f"checkpoint.{key}", value, 10**6)
+        elif not isinstance(value, str):
+            raise error(f"checkpoint.{key}", f"{value!r} is not a text.")
+    return given
 
 
 def record_study(study: Study, folder: str | os.PathLike[str], write: bool = True) -> None:

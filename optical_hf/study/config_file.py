@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from ..bounds import MOST, check_count
 from ..data.languages import language_code
 
 
@@ -69,11 +70,10 @@ class FileErrors:
             raise self(key, f"the name {name!r} is taken; choose another.")
         return key
 
-    def count(self, key: str, value: Any) -> int:
-        """Return `value` if it is a whole number above 0."""
-        if type(value) is not int or value < 1:
-            raise self(key, f"{value!r} is not a whole number above 0.")
-        return value
+    def count(self, key: str, value: Any, most: int = MOST) -> int:
+        """Return `value` if it is a whole number from 1 to `most`."""
+        check_count(f"{self.path}: {key}:", value, most)
+        return int(value)
 
     def boolean(self, key: str, value: Any) -> bool:
         """Return `value` if it is true or false."""

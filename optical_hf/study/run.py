@@ -26,6 +26,7 @@ from ..launching import check_world_size, check_writable
 from ..metrics import NDCG
 from ..models.erasure import erase_language
 from ..models.interpolation import interpolate
+from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalModel, OpticalStudent, OpticalTeacher
 from ..quickstart.model import quickstart_model
 from ..retrieval.index.build import PassageIndex, build_index
@@ -87,6 +88,9 @@ class StudyRun:
         files = check_files(study, self.folder)
         for arm in self.arms:
             self._check(arm)
+        for name in (study.teacher, study.student):
+            if name is not None and not all(map(self._is_complete, self.arms)):
+                check_name(name)
         if any(not self._is_complete(arm) and arm.rotation for arm in self.arms):
             self.pairs: Pairs = load_pairs(study, self.arms)
             record_pairs(study, self.pairs, self.folder, write=self.state.is_main_process)

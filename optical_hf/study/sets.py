@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.bitext_readers import find_source
-from ..data.trec_files import iter_passages, read_passages, read_qrels, read_topics
+from ..data.retrieval_set import check_judgements
+from ..data.trec_files import iter_passages, read_qrels, read_topics
 from .config_file import FileErrors, as_list
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class EvaluationSet:
 
 
 def read_set(name: str, given: Any, error: FileErrors) -> EvaluationSet:
-    """Read an evaluation set as the study's file has it: all of its questions, and the first of its passages.
+    """Read an evaluation set as the study's file has it: all of its questions, and the ids of its passages.
 
     Args:
         name (`str`): its key under `evaluation`.
@@ -78,7 +79,8 @@ def read_set(name: str, given: Any, error: FileErrors) -> EvaluationSet:
         error ([`FileErrors`]): names the file.
 
     Raises:
-        ValueError, FileNotFoundError: naming the file, the key, and what is wrong.
+        ValueError, FileNotFoundError: naming the file, the key, and what is wrong. Relevant passages that are in no
+            file are counted and warned of; if no judged passage is in one, it is an error.
     """
     where = error.name("evaluation", name, ("arm", "training"))
     error.mapping(where, given, SET_KEYS)
@@ -91,10 +93,11 @@ def read_set(name: str, given: Any, error: FileErrors) -> EvaluationSet:
     max_queries = given.get("max_queries")
     if max_queries is not None:
         error.count(f"{where}.max_queries", max_queries)
-    passages = {
-        language: _passages(files, key, error)
-        for language, key, files in error.languages(f"{where}.passages", given["passages"])
-    }
+    passages: dict[str, list[Path]] = {}
+    docids: dict[str, set[str]] = {}
+    for language, key, names in error.languages(f"{where}.passages", given["passages"]):
+        passages[language] = _paths(names, key, error)
+        docids[language] = _docids(passages[language], key, error)
     topics, english = (
         {
             language: _read(files, key, error, read_topics)
@@ -119,7 +122,11 @@ def read_set(name: str, given: Any, error: FileErrors) -> EvaluationSet:
     in_english = {} if same_language else topics.get("en", {})
     questions = _select(topics, qrels, english, in_english, max_queries, where, error)
     if parallel:
-        _check_parallel(passages, questions, where, error)
+        _check_parallel(docids, questions, where, error)
+    everywhere = set().union(*docids.values())
+    for language, asked in questions.items():
+        there = docids[language] if same_language else everywhere
+        check_judgements(asked.qrels, there, where=f"{error.path}: {where}.qrels, '{language}': ")
     parts = [given.get(part) or {} for part in FILE_KEYS]
     lists = [as_list(names) for part in parts for names in (part.values() if isinstance(part, dict) else [part])]
     files = {name: error.expand(name) for names in lists for name in names}
@@ -166,10 +173,9 @@ def _select(
 
 
 def _check_parallel(
-    passages: Mapping[str, list[Path]], questions: Mapping[str, JudgedQuestions], where: str, error: FileErrors
+    docids: Mapping[str, set[str]], questions: Mapping[str, JudgedQuestions], where: str, error: FileErrors
 ) -> None:
     # What the language bias asks for; better now than after the first arm.
-    docids = {language: set(read_passages(paths)) for language, paths in passages.items()}
     (first, expected), *others = docids.items()
     for language, own in others:
         if odd := expected ^ own:
@@ -200,14 +206,11 @@ def _paths(names: Any, key: str, error: FileErrors) -> list[Path]:
     return paths
 
 
-def _passages(names: Any, key: str, error: FileErrors) -> list[Path]:
-    paths = _paths(names, key, error)
+def _docids(paths: list[Path], key: str, error: FileErrors) -> set[str]:
     try:
-        for path in paths:
-            next(iter_passages(path))
+        return {docid for docid, _ in iter_passages(paths)}
     except ValueError as wrong:
         raise error(key, str(wrong)) from wrong
-    return paths
 
 
 def _read(names: Any, key: str, error: FileErrors, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

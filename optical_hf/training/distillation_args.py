@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..bounds import check_count, check_fields, check_number
 from ..models.processing_optical import ROLES
 from ..transport import SOLVERS
 from .optical_args import OpticalArguments
@@ -107,22 +108,13 @@ class OpticalTrainingArguments(OpticalArguments):
             raise ValueError(f"`roles` is {self.roles}; it has to name 'query', 'document' or both.")
         if self.solver not in SOLVERS:
             raise ValueError(f"Unknown solver {self.solver!r}: choose one of {', '.join(SOLVERS)}.")
-        for name in ("mark_dropout", "partial_mass"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it has to lie between 0 and 1.")
-        weights = ("retention_weight", "token_weight", "pooled_weight", "score_weight")
-        for name in ("retention_share", *weights):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
-        for name in (
-            "concatenation",
-            "epsilon",
-            "iterations",
-            "reg_m",
-            "partial_mass",
-            "bank_size",
-            "pooled_temperature",
-            "token_temperature",
-        ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it has to be positive.")
+
+    def _check_numbers(self) -> None:
+        super()._check_numbers()
+        check_fields(self, check_count, "iterations", "bank_size")
+        check_fields(self, check_count, "concatenation", most=1000)  # of so many pairs at once
+        check_fields(self, check_number, "epsilon", "reg_m", "pooled_temperature", "token_temperature", above=True)
+        check_fields(self, check_number, "partial_mass", most=1, above=True)
+        check_fields(self, check_number, "mark_dropout", "alpha", most=1)
+        check_fields(self, check_number, "retention_share", most=1000)  # so many copies of every sentence
+        check_fields(self, check_number, "retention_weight", "token_weight", "pooled_weight", "score_weight")

@@ -20,6 +20,7 @@ from ..models.modeling_optical import OpticalOutput, OpticalStudent, OpticalTeac
 from ..retrieval.index.build import model_fingerprint
 from .distillation_args import OpticalTrainingArguments
 from .distillation_collator import DistillationCollator
+from .freezing import warn_of_added_tokens
 from .hybrid_batches import HybridSampler
 from .named_losses import make_loss
 from .optical_trainer import OpticalTrainer
@@ -58,8 +59,8 @@ class OpticalDistillationTrainer(OpticalTrainer):
     may be the `metric_for_best_model`.
 
     Raises:
-        ValueError: on an unknown loss, vectors of different size, a language that is missing, or arguments of another
-            class.
+        ValueError: on an unknown loss, vectors of different size, a language that is missing, or arguments or held-out
+            bitext of another class.
         FloatingPointError: in training, if the loss or a vector is not finite; names the step and the pairs.
 
     Example:
@@ -91,6 +92,11 @@ class OpticalDistillationTrainer(OpticalTrainer):
     ) -> None:
         if not isinstance(args, OpticalTrainingArguments):
             raise ValueError(f"`args` has to be OpticalTrainingArguments, not {type(args).__name__}.")
+        if eval_dataset is not None and not isinstance(eval_dataset, Dataset):
+            raise ValueError(
+                f"`eval_dataset` is a {type(eval_dataset).__name__}; give one Dataset of all languages, such as "
+                "`datasets.concatenate_datasets` makes: they are measured one by one all the same."
+            )
         if isinstance(loss, str) and teacher.config.output_dim != student.config.output_dim:
             raise ValueError(
                 f"The teacher's vectors have {teacher.config.output_dim} dimensions, the student's "
@@ -111,6 +117,8 @@ class OpticalDistillationTrainer(OpticalTrainer):
             if isinstance(train_dataset, Dataset):
                 lengths = [len(text) for text in train_dataset["translation"][:]]
                 train_dataset = train_dataset.add_column(args.length_column_name, lengths)
+        if args.freeze_embeddings and train_dataset is not None:
+            warn_of_added_tokens(student, train_dataset)
         kwargs.setdefault("data_collator", DistillationCollator(teacher, student, self.languages, self.roles))
         super().__init__(
             student,

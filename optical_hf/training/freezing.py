@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from itertools import islice
+
+from datasets import Dataset, IterableDataset
 from torch import nn
 
 from ..models.modeling_optical import OpticalModel
+
+logger = logging.getLogger(__name__)
 
 
 def freeze(student: OpticalModel, embeddings: bool, layers: int) -> None:
@@ -30,6 +37,35 @@ def freeze(student: OpticalModel, embeddings: bool, layers: int) -> None:
             stack[:layers].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise ValueError("Embeddings and all layers are frozen: nothing of the student is left to train.")
+
+
+def warn_of_added_tokens(student: OpticalModel, dataset: Dataset | IterableDataset) -> None:
+    """Warn of tokens that were added to the tokenizer and occur in the bitext, while the embeddings are frozen.
+
+    Whoever adds tokens resizes the table of embeddings, and its new rows are random until they are trained. Whether
+    they were is not to be seen, nor are tokens that were merged into the vocabulary itself. Special tokens are left
+    out: they come with the checkpoint.
+
+    Args:
+        student ([`OpticalStudent`]): the model, with its tokenizer.
+        dataset (`Dataset` or `IterableDataset`): bitext, whose first 100,000 translations are read.
+    """
+    tokenizer = student.tokenizer
+    added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if not token.special}
+    if not added:
+        return
+    counts: Counter[int] = Counter()
+    read = 0
+    for pair in islice(dataset, 100_000):
+        read += 1
+        counts.update(added.keys() & set(tokenizer.encode(pair["translation"], add_special_tokens=False)))
+    if counts:
+        logger.warning(
+            "%d tokens that were added to the student's tokenizer are in the first %d translations, such as %s (in %d "
+            "of them). The embeddings are frozen: rows of these tokens that were never trained stay random. If so, "
+            "train them (`freeze_embeddings` false), or use the tokenizer without them.",
+            len(counts), read, repr(added[counts.most_common(1)[0][0]]), counts.most_common(1)[0][1],
+        )  # fmt: skip
 
 
 def _layer_stacks(backbone: nn.Module, count: int) -> list[nn.ModuleList]:

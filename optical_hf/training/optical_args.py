@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..bounds import MOST_SEED, check_count, check_fields, check_number
+
 # Of the redeclared arguments, those that decide on nothing, or, as the number of epochs, may grow.
 _IDLE = ("passage_cache", "per_device_eval_batch_size", "logging_steps", "save_total_limit", "num_train_epochs")
 
@@ -44,6 +46,7 @@ class OpticalArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: the collator needs them."})
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         super().__post_init__()
         if self.device.type == "cpu":  # there is nothing to pin memory for, and torch warns of it
             self.dataloader_pin_memory = False
@@ -52,10 +55,30 @@ class OpticalArguments(TrainingArguments):
                 f"`hub_strategy` is {HubStrategy(self.hub_strategy).value!r}, which pushes optimizer states and paths "
                 "of this machine; choose 'every_save' or 'end'."
             )
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"`dropout` is {self.dropout}; it has to lie between 0 and 1.")
-        if self.freeze_layers < 0:
-            raise ValueError(f"`freeze_layers` is {self.freeze_layers}; it must not be negative.")
+
+    def _check_numbers(self) -> None:
+        """Refuse what is out of bounds, inherited numbers too: they would stop a training midway, or give NaN."""
+        check_fields(
+            self,
+            check_count,
+            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+            *("eval_accumulation_steps", "torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout"),
+            "dataloader_prefetch_factor",
+        )
+        check_fields(self, check_count, "save_total_limit", "freeze_layers", least=0)  # 0 keeps all, or freezes none
+        check_fields(self, check_count, "dataloader_num_workers", least=0, most=1024)
+        check_fields(self, check_count, "seed", "data_seed", least=0, most=MOST_SEED)
+        if self.max_steps != -1:  # as many as the epochs have
+            check_fields(self, check_count, "max_steps")
+        check_fields(self, check_number, "num_train_epochs", "logging_steps", "eval_steps", "save_steps", above=True)
+        check_fields(self, check_number, "dropout", "label_smoothing_factor", most=1)
+        check_fields(self, check_number, "adam_beta1", "adam_beta2", most=1, below=True)
+        check_fields(
+            self,
+            check_number,
+            *("learning_rate", "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "eval_delay"),
+            "neftune_noise_alpha",
+        )
 
     @classmethod
     def decisive(cls) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+from ..bounds import check_count, check_fields, check_number
 from .optical_args import OpticalArguments
 
 
@@ -77,11 +79,24 @@ class OpticalRetrievalArguments(OpticalArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ValueError(f"`alpha` is {self.alpha}; it has to lie between 0 and 1.")
         if not any((self.contrastive_weight, self.divergence_weight, self.margin_weight)):
             raise ValueError(
-                "`contrastive_weight`, `divergence_weight` and `margin_weight` are all 0: nothing would be learnt."
+                "--contrastive_weight must be above 0 where --divergence_weight and --margin_weight are 0, got "
+                f"{self.contrastive_weight}: nothing would be learnt."
             )
         if not (self.token_weight or self.pooled_weight):
             raise ValueError("`token_weight` and `pooled_weight` are both 0: nothing would be learnt.")
+
+    def _check_numbers(self) -> None:
+        super()._check_numbers()
+        check_fields(self, check_count, "negatives", least=0, most=10_000)
+        check_fields(self, check_count, "encode_batch_size")
+        check_fields(self, check_number, "alpha", most=1)
+        check_fields(self, check_number, "temperature", most=math.inf, above=True)
+        check_fields(self, check_number, "token_temperature", "pooled_temperature", "score_temperature", above=True)
+        check_fields(
+            self,
+            check_number,
+            *("contrastive_weight", "divergence_weight", "margin_weight", "retention_weight"),
+            *("token_weight", "pooled_weight"),
+        )

@@ -13,7 +13,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from transformers import AutoModel
 
-from optical_hf import OpticalStudent
+from optical_hf import OpticalStudent, OpticalTeacher
 from optical_hf.commands import distill
 from optical_hf.launching import writing
 
@@ -154,6 +154,28 @@ def test_topics_without_qrels(stops):
     assert "Every language needs --topics and --qrels" in stops(qrels=None)
 
 
+def test_judgements_of_passages_that_are_not_there(folder, stops, caplog):
+    (folder / "qrels.tsv").write_text("q0 0 d0 1\nq1 0 en#d1 1\nq2 0 d2 1\n")
+    lost = "Retrieval set 'sw': 1 of the 3 relevant judgements name a passage that is not there (such as 'en#d1')"
+    assert stops(strict="true") == f"{lost}, which `strict` refuses."
+    stops(bitext=f"sw={folder}/gone.tsv")  # what comes next
+    assert f"{lost}." in caplog.messages
+
+
+@pytest.mark.parametrize("name", ["passages", "topics", "english_topics", "qrels"])
+def test_files_that_are_not_there_show_before_a_model_is_loaded(name, folder, stops, monkeypatch):
+    monkeypatch.setattr(OpticalTeacher, "from_checkpoint", lambda *_: pytest.fail("a model was loaded"))
+    gone = f"{folder}/gone"
+    assert stops(**{name: gone if name == "passages" else f"sw={gone}"}) == f"--{name}: there is no file {gone}."
+
+
+def test_models_that_are_not_there_show_before_the_bitext_is_read(folder, stops, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (folder / "sw.tsv").write_text("no tab\n")
+    for changes in ({"teacher": "writer/e6"}, {"student": "writer/e6"}):
+        assert stops(**changes).startswith("There is no folder writer/e6, and the Hub, where a model may have this ")
+
+
 def test_role_that_does_not_exist(stops):
     assert "['question']" in stops(roles="question")
 
@@ -198,7 +220,7 @@ def test_streaming(folder, tiny_encoder):
     assert results["bitext"]["sw"]["kept"] == 10 and results["held_out"].keys() >= {"translation_accuracy_sw"}
 
 
-def test_config_file_with_the_command_line_over_it(folder):
+def test_config_file_with_the_command_line_over_it(folder, tiny_encoder):
     config = folder / "study.yaml"
     config.write_text(
         "teacher: some/encoder\nbitext:\n  sw: sw.tsv\n  yo: [a.tsv, b.tsv]\nlearning_rate: 3e-4\nseed: 1\n"
@@ -209,6 +231,10 @@ def test_config_file_with_the_command_line_over_it(folder):
     assert models.teacher == "some/encoder" and pairs.bitext == ["sw=sw.tsv", "yo=a.tsv", "yo=b.tsv"]
     assert (training.learning_rate, training.seed, training.save_strategy.value) == (3e-4, 7, "no")
     assert training.lr_scheduler_kwargs == {"num_cycles": 2}
+    config.write_text(f"teacher: {folder}/encoder\nquery_prefix: ''\noutput_dir: out\n")
+    OpticalTeacher.from_checkpoint(tiny_encoder, query_prefix="query: ").save_pretrained(folder / "encoder")
+    models, *_ = distill.reader().read([f"--config={config}"])
+    assert [model.config.query_prefix for model in models.load()] == ["", ""]  # not the checkpoint's
     for text, what in (("", "write `name: value` lines"), ("a: [", "is no YAML")):
         config.write_text(text)
         with pytest.raises(ValueError, match=what):

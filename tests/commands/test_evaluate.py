@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -222,10 +223,16 @@ def test_what_is_not_in_the_collection_is_in_the_figures_or_refused(folder, tiny
     qrels.write_text("q0 0 en#d0 1\nq1 0 en#d1 1\n")
     for command, words in commands.items():
         with pytest.raises(ValueError, match=r"2 of the 2 relevant judgements .* \(such as 'en#d0'\): do these files"):
-            command.main(["--model=nowhere", f"--output_dir={folder}/{command.__name__}", *words])
+            command.main([f"--model={tiny_encoder}", f"--output_dir={folder}/{command.__name__}", *words])
 
 
-def test_a_bad_passage_at_the_end_shows_before_a_model_is_loaded(folder):
+@pytest.fixture
+def no_model(monkeypatch):
+    monkeypatch.setattr(OpticalTeacher, "from_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
+
+
+def test_a_bad_passage_at_the_end_shows_before_a_model_is_loaded(folder, tiny_encoder, no_model):
+    model = f"--model={tiny_encoder}"
     passages = folder / "sw.passages.jsonl"
     passages.write_text(passages.read_text() + '{"docid": "d5"}\n')
     files = [f"--{name}={folder}/sw.dev.{name}.tsv" for name in ("topics", "qrels")]
@@ -234,10 +241,50 @@ def test_a_bad_passage_at_the_end_shows_before_a_model_is_loaded(folder):
         (index, [f"--index_dir={folder}/index"]),
     ):
         with pytest.raises(ValueError, match=r"sw\.passages\.jsonl, line 6: neither `text` nor `contents`"):
-            command.main(["--model=nowhere", f"--passages={passages}", *words])
+            command.main([model, f"--passages={passages}", *words])
     with pytest.raises(ValueError, match=r"MIRACL sw: .*sw\.passages\.jsonl, line 6"):
         words = ["--languages=sw", f"--data_dir={folder}", "--protocol=judged"]
-        miracl.main(["--model=nowhere", f"--output_dir={folder}/out", *words])
+        miracl.main([model, f"--output_dir={folder}/out", *words])
+
+
+@pytest.mark.parametrize("name", ["topics", "passages", "qrels", "first_stage"])
+@pytest.mark.parametrize("command", [evaluate, miracl, index, search_command])
+def test_a_missing_file_shows_before_a_model_is_loaded(command, name, folder, tiny_encoder, no_model):
+    given = {
+        "model": str(tiny_encoder),
+        "output_dir": f"{folder}/out",
+        "index_dir": f"{folder}/index",
+        "run": f"{folder}/run",
+        "languages": "sw",
+        "protocol": "judged",
+        "data_dir": str(folder),
+        "topics": f"{folder}/sw.dev.topics.tsv",
+        "passages": f"{folder}/sw.passages.jsonl",
+        "qrels": f"{folder}/sw.dev.qrels.tsv",
+        name: f"{folder}/gone",
+    }
+    known = {field.name for kind in command.reader().dataclass_types for field in dataclasses.fields(kind)}
+    if name not in known:
+        return
+    with pytest.raises(FileNotFoundError) as error:
+        command.main([f"--{key}={value}" for key, value in given.items() if key in known])
+    assert str(error.value) == f"--{name}: there is no file {folder}/gone."
+
+
+@pytest.mark.parametrize("command", [evaluate, miracl, index])
+def test_a_model_that_is_not_there_shows_before_passages_are_read(command, folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(f"{command.__name__}.iter_passages", lambda *_: pytest.fail("read"), raising=False)
+    monkeypatch.setattr(f"{command.__name__}.load_miracl", lambda *_: pytest.fail("read"), raising=False)
+    files = [f"--{name}={folder}/sw.dev.{name}.tsv" for name in ("topics", "qrels")]
+    words = {
+        evaluate: [f"--output_dir={folder}/out", f"--passages={folder}/sw.passages.jsonl", *files],
+        miracl: [f"--output_dir={folder}/out", "--languages=sw"],
+        index: [f"--index_dir={folder}/index", f"--passages={folder}/sw.passages.jsonl"],
+    }
+    for model in (["--model=studnt"], ["--document_model=studnt"]):
+        with pytest.raises(FileNotFoundError, match="There is no folder studnt, and the Hub, where a model may have"):
+            command.main([*model, *words[command]])
 
 
 def test_two_evaluations_share_an_index(folder, tiny_encoder):

@@ -44,8 +44,11 @@ def student(saved, tmp_path) -> Path:
     return shutil.copytree(saved, tmp_path / "student")
 
 
-def test_student_without_a_card_is_given_one_with_its_name(hub, push, student):
-    assert push(student, REPO, "--private").startswith("Pushed: http://127.0.0.1:")
+@pytest.mark.parametrize(
+    "words", ["{0} {1} --private", "--private {0} {1}", "{0} --private {1}", "--revision main --private true {0} {1}"]
+)
+def test_student_without_a_card_is_given_one_with_its_name(hub, push, student, words):
+    assert push(*words.format(student, REPO).split()).startswith("Pushed: http://127.0.0.1:")
     repository = hub.repositories["models", REPO]
     assert repository.private and f'AutoModel.from_pretrained("{REPO}")' in repository.files["README.md"].decode()
 

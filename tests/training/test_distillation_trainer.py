@@ -460,6 +460,18 @@ def test_evaluation_by_hand_and_the_best_checkpoint(build, tiny_encoder, tmp_pat
     assert 0 < sum(accuracies) < 2 and accuracies != reverse
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda held_out: {"sw": held_out}, "dict"),
+        (lambda held_out: held_out.to_iterable_dataset(), "IterableDataset"),
+    ],
+)
+def test_held_out_bitext_that_is_not_one_dataset(make, name, build):
+    with pytest.raises(ValueError, match=f"`eval_dataset` is a {name}; give one Dataset of all languages"):
+        build(make_bitext(8), make(make_bitext(4)), languages=["sw"])
+
+
 def test_evaluation_with_the_default_arguments(build):
     trainer = build(make_bitext(8), make_bitext(6), train_sampling_strategy="group_by_length", loss="mse")
     metrics = trainer.evaluate()
@@ -589,11 +601,6 @@ def test_concatenated_pairs_are_those_that_are_trained_on(build, streamed):
     seen = record(trainer)
     trainer.train()
     assert {text for batch in seen for text in batch} <= set(expected) and len(seen) == 2
-
-
-def test_concatenation_of_no_pairs(build):
-    with pytest.raises(ValueError, match="`concatenation` is 0; it has to be positive"):
-        build(make_bitext(4), concatenation=0)
 
 
 @pytest.mark.parametrize("options", [{"solver": "unbalanced", "reg_m": 1.0}, {"solver": "partial"}])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from datasets import Dataset
 from transformers import AlbertConfig, AlbertModel, BertConfig, BertModel, FlaubertConfig, XLMConfig, XLMModel
 
 from optical_hf import OpticalConfig, OpticalStudent
-from optical_hf.training.freezing import freeze
+from optical_hf.training.freezing import freeze, warn_of_added_tokens
 
 
 def frozen(backbone) -> set[str]:
@@ -39,3 +40,30 @@ def test_layers_that_share_their_weights_are_refused():
         frozen(backbone)
     with pytest.raises(ValueError, match="`freeze_layers` is 2, and the student has 1 layers"):
         frozen(AlbertModel(AlbertConfig(num_hidden_layers=1, **sizes)))
+
+
+def test_added_tokens_of_the_bitext_are_warned_of_while_the_embeddings_are_frozen(tiny_encoder, build, caplog):
+    def student():
+        model = OpticalStudent.from_checkpoint(tiny_encoder)
+        model.tokenizer.add_tokens(["gari", "ndege", "meli"])
+        model.backbone.resize_token_embeddings(len(model.tokenizer))
+        return model
+
+    def said():
+        return [record.getMessage() for record in caplog.records if record.name.startswith("optical_hf")]
+
+    texts = ["gari leo", "kitabu", "ndege leo", "gari mvua", "habari"]
+    bitext = Dataset.from_dict({"english": ["a"] * 5, "translation": texts, "language": ["sw"] * 5})
+    build(bitext, student=student())
+    assert said() == [
+        "2 tokens that were added to the student's tokenizer are in the first 5 translations, such as 'gari' (in 2 of "
+        "them). The embeddings are frozen: rows of these tokens that were never trained stay random. If so, train "
+        "them (`freeze_embeddings` false), or use the tokenizer without them."
+    ]
+    caplog.clear()
+    build(bitext, student=student(), freeze_embeddings=False)
+    warn_of_added_tokens(student(), bitext.select([1, 4]))
+    warn_of_added_tokens(OpticalStudent.from_checkpoint(tiny_encoder), bitext)
+    assert said() == []
+    warn_of_added_tokens(student(), bitext.to_iterable_dataset())
+    assert said()[0].startswith("2 tokens that were added")

@@ -20,10 +20,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ...bounds import check_count
 from ...files import write_json
 from ...launching import check_world_size
 from ...models.modeling_optical import OpticalModel
-from ..bounds import check_count
 from .compression import fit_rotation, pool_tokens, quantize
 from .exact import PassageIndex
 from .shards import (

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.cluster.hierarchy import fcluster, linkage  # type: ignore[import-untyped]
 from torch import Tensor
 
-from ..bounds import check_count
+from ...bounds import check_count
 
 
 def fit_rotation(vectors: Iterable[Tensor], dim: int) -> Tensor:

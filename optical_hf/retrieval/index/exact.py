@@ -16,8 +16,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ...bounds import check_count, check_memory
 from ...data.retrieval_set import check_passages
-from ..bounds import check_count, check_memory
 from ..maxsim import maxsim
 from ..search import Run, best_passages, check_ids, check_vectors
 from .shards import (
