@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import reprlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -128,8 +128,8 @@ def _scored(
             "each"
         )
     for score in scores:
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise ValueError(f"{score!r} in {names} is not a finite number")
+        if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= sys.float_info.max:
+            raise ValueError(f"{reprlib.repr(score)} in {names} is not a finite number")
     every = [each._replace(score=float(score)) for each, score in zip([*positives, *negatives], scores, strict=True)]
     return every[: len(positives)], every[len(positives) :]
 

@@ -26,7 +26,7 @@ from .index.build import model_fingerprint
 from .index.shards import fingerprint
 from .maxsim import maxsim
 
-COUNTS = ("rows", "short", "negatives", "known_positives", "likely_positives", "missing")
+COUNTS = ("rows", "short", "negatives", "known_positives", "likely_positives", "missing", "empty", "repeated")
 _ROWS_AT_ONCE = 16  # whose passages are scored together: 16 rows of 8 passages are 4 batches of 32
 Find = Callable[[Mapping[str, str]], Mapping[str, Sequence[str]]]
 Score = Callable[[Sequence[str], Sequence[Sequence[str]]], list[list[float]]]
@@ -84,8 +84,9 @@ def mine_negatives(
 
     Returns:
         `dict[str, int]`: the number of `rows`; of them `short` ones, with less than `negatives`; the mined
-        `negatives`; and the candidates left out: `known_positives`, `likely_positives` by the margin, and `missing`
-        from the collection. A candidate counts for every row that meets it.
+        `negatives`; and the candidates left out: `known_positives`, `likely_positives` by the margin, those `missing`
+        from the collection, `empty` ones, and those `repeated`, whose id or text the row has by then. A candidate
+        counts for every row that meets it.
 
     Raises:
         ValueError: if a number is out of bounds, rows that have scores get negatives without, none of the candidates
@@ -199,7 +200,11 @@ class _Miner:
                 counts["known_positives"] += 1
             elif not name:
                 counts["missing"] += 1
-            elif docid not in taken and name not in taken and not is_empty(texts[docid]):
+            elif is_empty(texts[docid]):
+                counts["empty"] += 1
+            elif docid in taken or name in taken:
+                counts["repeated"] += 1
+            else:
                 taken |= {docid, name}
                 yield docid, texts[docid]
 
