@@ -99,10 +99,10 @@ def test_contributing_shows_the_layout():
 
 
 PUBLIC = """
-Bitext GreedyLoss OTLoss OpticalConfig OpticalDistillationTrainer OpticalOutput OpticalStudent OpticalTeacher
-OpticalTrainingArguments PassageIndex PushError RetrievalSet balance_languages build_index export_pylate
-export_single_vector hold_out interpolate load_bitext load_miracl maxsim mse_loss push_metric_space push_student
-search
+Bitext GreedyLoss OTLoss OpticalConfig OpticalDistillationTrainer OpticalOutput
+OpticalRetrievalArguments OpticalRetrievalTrainer OpticalStudent OpticalTeacher OpticalTrainingArguments PassageIndex
+PushError RetrievalSet balance_languages build_index export_pylate export_single_vector hold_out interpolate
+load_bitext load_miracl load_training_rows maxsim mse_loss push_metric_space push_student search
 """.split()
 
 

@@ -81,8 +81,8 @@ class OpticalRetrievalArguments(OpticalArguments):
         super().__post_init__()
         if not any((self.contrastive_weight, self.divergence_weight, self.margin_weight)):
             raise ValueError(
-                "--contrastive_weight must be above 0 where --divergence_weight and --margin_weight are 0, got "
-                f"{self.contrastive_weight}: nothing would be learnt."
+                "--contrastive_weight must be above 0 where --divergence_weight and --margin_weight are 0: nothing "
+                f"would be learnt, got {self.contrastive_weight}."
             )
         if not (self.token_weight or self.pooled_weight):
             raise ValueError("`token_weight` and `pooled_weight` are both 0: nothing would be learnt.")

@@ -276,7 +276,7 @@ def test_hybrid_batches_go_on_where_a_resumed_training_stopped(build, tmp_path):
     ("options", "message"),
     [
         ({"alpha": 1.5}, "--alpha must be a number of at least 0 and at most 1, got 1.5"),
-        ({"contrastive_weight": 0.0}, "are 0, got 0.0: nothing would be learnt"),
+        ({"contrastive_weight": 0.0}, "are 0: nothing would be learnt, got 0.0"),
         ({"token_weight": 0.0, "pooled_weight": 0.0}, "are both 0: nothing would be learnt"),
         ({"divergence_weight": 1.0}, "need the scores of a teacher, and no row has them"),
         ({"alpha": 0.5, "per_device_train_batch_size": 9}, "has 8 rows, fewer than the 9 of a batch"),
