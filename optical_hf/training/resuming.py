@@ -89,15 +89,16 @@ def check_checkpoint(folder: str | os.PathLike[str]) -> None:
             settings = read_json(path)
             if not pop_digest(settings):
                 raise ValueError("its content has changed")
-            for name in changed_files(folder, settings.get(_FILES, {})):
-                path = Path(folder) / name
+            if changed := changed_files(folder, settings.get(_FILES, {})):
+                path = Path(folder) / changed[0]
                 raise ValueError("its content has changed")
         for path in sorted(Path(folder).glob("*.safetensors")):
             with safe_open(path, framework="pt"):
                 pass
         for path in sorted(Path(folder).glob("*.pt*")):
-            with ZipFile(path):
-                pass
+            with ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise BadZipFile
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, BadZipFile) as error:
         raise ValueError(f"The checkpoint {folder} is not whole: {path.name} is missing or damaged.") from error
 
