@@ -70,4 +70,6 @@ def _check_size(settings: Any, path: Path) -> None:
         value, count = waiting.pop(), count + 1
         if count > _MOST_VALUES:
             raise ValueError(f"{path} holds more than {_MOST_VALUES} values, with those that its aliases repeat.")
-        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
+        waiting += (
+            value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
+        )
