@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+_MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -16,12 +19,17 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
+        counts = Counter(str(key.value) for key, _ in node.value)
+        if twice := [key for key, count in counts.items() if count > 1]:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {twice[0]!r} is there twice", node.start_mark
             )
         return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= 100:  # the time grows with the square of the depth
+            raise yaml.scanner.ScannerError(None, None, "brackets are nested too deeply", self.get_mark())
+        super().fetch_flow_collection_start(token)  # type: ignore[no-untyped-call]
 
 
 for _tag, _pattern, _first in (
@@ -49,8 +57,22 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"There is no file {path}.")
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A tag, such as `!!int`, leads to errors of other kinds where the value is another.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no YAML: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: write `name: value` lines.")
+    _check_size(settings, path)
     return settings
+
+
+def _check_size(settings: Any, path: Path) -> None:
+    """Refuse aliases within aliases that would fill the memory once they are written out."""
+    waiting, count = [settings], 0
+    while waiting:
+        value, count = waiting.pop(), count + 1
+        if count > _MOST_VALUES:
+            raise ValueError(f"{path} holds more than {_MOST_VALUES} values, with those that its aliases repeat.")
+        waiting += (
+            value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
+        )

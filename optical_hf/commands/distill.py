@@ -39,7 +39,7 @@ from ..bounds import check_count, check_fields, check_number
 from ..data.bitext import load_bitext, parse_bitext_arguments
 from ..data.bitext_sampling import balance_languages, hold_out
 from ..evaluation.gains import LanguageQuestions, format_table, load_questions, parse_language_arguments
-from ..files import write_json
+from ..files import with_digest, write_json
 from ..hub.weights import weights_hash
 from ..launching import check_files, check_world_size, check_writable, run, start_logging, writing
 from ..models.loading_optical import check_name
@@ -262,7 +262,7 @@ def distil(
         "arguments": {name: getattr(args, name) for name in RECIPE}
         | {kind: trainer.accelerator.mixed_precision == kind for kind in ("bf16", "fp16")},  # the launcher's, too
     }
-    write_json(folder / "results.json", results, indent=2)
+    write_json(folder / "results.json", with_digest(results), indent=2)
     write_card(folder, repo_id=trainer.hub_model_id if args.push_to_hub else None)
     if languages:
         print(format_table(languages))

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from .bitext_rows import row_pair
 from .malformed_lines import MalformedLines
-from .text_files import COMPRESSED, DAMAGE, decode, open_bytes, parse_json, warn_of_surrogates
+from .text_files import COMPRESSED, DAMAGE, bounded_lines, decode, open_bytes, parse_json, warn_of_surrogates
 
 FORMATS = (
     "use english<TAB>translation in a .tsv, a .jsonl or a .tmx file (each also as .gz, .bz2 or .xz), two parallel "
@@ -42,7 +42,7 @@ def _read_lines(path: str, malformed: MalformedLines) -> Iterator[tuple[str, str
     number = 0
     with open_bytes(path) as file:
         try:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(bounded_lines(file), start=1):
                 text = None
                 try:
                     text = decode(line)

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # What reading a file that is cut off or damaged raises, wherever it has come to.
 DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
+LONGEST_LINE = 1 << 26  # bytes; a compressed file of some kilobytes can hold a line that fills the memory
 COMPRESSED = (".gz", ".bz2", ".xz")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _NO_TEXT = {
@@ -74,7 +75,7 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     number = 0
     with open_bytes(path) as file:
         try:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(bounded_lines(file), start=1):
                 text = decode(line)
                 if text.strip():
                     yield number, text
@@ -84,12 +85,22 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
             raise ValueError(f"{path}, after line {number}: cut off or damaged ({error}); fetch it again.") from None
 
 
+def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Iterate over the lines of a file; of one that is too long only as much as [`decode`] needs to refuse it."""
+    while line := file.readline(LONGEST_LINE + 1):
+        yield line
+        if len(line) > LONGEST_LINE:
+            return
+
+
 def decode(line: bytes) -> str:
     """Decode a line without its end, and without the byte order mark that files begin with, joined ones every part.
 
     Raises:
-        ValueError: saying where the line is not UTF-8.
+        ValueError: saying where the line is not UTF-8, or that it is too long.
     """
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"over {LONGEST_LINE >> 20} MB without an end: this is no line of text")
     try:
         return line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
     except UnicodeDecodeError as error:

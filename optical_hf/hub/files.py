@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ..files import pop_digest, read_json
+
 VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "*.model")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What a model is loaded from, in the folder itself and in those of the modules that `modules.json` names.
@@ -24,6 +25,7 @@ _MODEL = (
     *("tokenizer_config.json", "special_tokens_map.json", *VOCABULARY),
     *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
 )
+RESULTS_CHANGED = "it has changed since the run wrote it; if you changed it yourself, delete its `digest`"
 _MODULE = re.compile(r"\d+_\w+")
 _CARD = ("README.md", "results.json", ".eval_results/*.yaml")
 
@@ -128,7 +130,9 @@ def check_whole(folder: str | os.PathLike[str], files: Iterable[str]) -> None:
             elif path.name == "tokenizer.json":
                 Tokenizer.from_file(str(path))
             elif path.suffix == ".json":
-                json.loads(path.read_text(encoding="utf-8"))
+                content: Any = read_json(path, list) if path.name == "modules.json" else read_json(path)
+                if name == "results.json" and not pop_digest(content):
+                    raise ValueError(RESULTS_CHANGED)
             elif path.suffix == ".yaml":
                 yaml.safe_load(path.read_text(encoding="utf-8"))
             elif path.suffix == ".py":
@@ -137,7 +141,9 @@ def check_whole(folder: str | os.PathLike[str], files: Iterable[str]) -> None:
                 path.read_text(encoding="utf-8")
         except OSError:
             raise
-        except Exception as error:  # of tokenizers, nothing narrower
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # tokenizers even panic, by an error that is no `Exception`
             told = str(error).partition("\n")[0]  # PyYAML's further lines quote the file
             raise ValueError(
                 f"{path} is cut or broken ({told}). Nothing was pushed: save the student or copy the file again."
@@ -159,9 +165,9 @@ def _check_own(root: Path, names: Iterable[str]) -> None:
             )
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, kind: Any = dict) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, kind)
     except ValueError as error:
         raise ValueError(f"{path} is cut or broken ({error}). Save the student again.") from error
 
@@ -174,7 +180,7 @@ def _code_files(root: Path) -> Iterator[str]:
             continue
         try:
             if path.name == "modules.json":
-                classes += [module["type"] for module in _read(path)]
+                classes += [module["type"] for module in _read(path, list)]
             else:
                 for value in _read(path).get("auto_map", {}).values():
                     classes += value if isinstance(value, list) else [value]

@@ -23,6 +23,7 @@ from .loading_optical import (
     check_complete,
     check_lengths,
     check_projection,
+    check_tokenizer,
     load_tokenizer,
     longest_input,
     no_pooler,
@@ -81,12 +82,7 @@ def load_checkpoint(
         **no_pooler(text_config),
     )
     check_complete(name_or_path, info["missing_keys"])
-    rows = backbone.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
-        raise ValueError(
-            f"The tokenizer of {name_or_path} has {len(tokenizer)} tokens, and its encoder {rows} embeddings: they do "
-            "not belong together. Resize the encoder (`resize_token_embeddings`), or save the tokenizer it came with."
-        )
+    check_tokenizer(name_or_path, tokenizer, backbone)
     readable = longest_input(backbone) or getattr(text_config, "max_position_embeddings", None)
     longest = min(value for value in (found.longest, tokenizer.model_max_length, readable) if value)
     for name in ("query_length", "document_length"):
@@ -161,7 +157,7 @@ def read_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         ValueError: if the checkpoint does something that a token-level model cannot repeat.
     """
-    modules = read_json(name_or_path, "modules.json")
+    modules = read_json(name_or_path, "modules.json", list)
     if modules is None:
         stored = read_json(name_or_path, "config.json") or {}
         if "HF_ColBERT" in (stored.get("architectures") or []):
@@ -176,6 +172,8 @@ def read_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         or any(module["type"].startswith("pylate.") for module in modules)
     )
     kinds = ("Transformer", "Dense", "Normalize", "MultiVectorMask" if is_multi_vector or is_pylate else "Pooling")
+    if any(module["type"].endswith(".ScoringMask") for module in modules):
+        raise ValueError(f"{name_or_path} is a saved student by its modules.json, and by its config.json is none.")
     paths: dict[str, str] = {}
     for module in modules:
         kind = module["type"].rsplit(".", 1)[-1]

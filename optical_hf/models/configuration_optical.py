@@ -46,7 +46,8 @@ class OpticalConfig(PreTrainedConfig):
             Integers are token ids.
 
     Raises:
-        ValueError: if a length or `projection_dim` is out of bounds, or `pooling` is unknown.
+        ValueError: if a length or `projection_dim` is out of bounds, `pooling` is unknown, or another argument is of
+            another type than it should be.
 
     Example:
 
@@ -79,7 +80,11 @@ class OpticalConfig(PreTrainedConfig):
     ) -> None:
         if text_config is None:
             text_config = AutoConfig.for_model("xlm-roberta")
-        elif isinstance(text_config, dict):
+        elif not isinstance(text_config, PreTrainedConfig):
+            if not isinstance(text_config, dict) or not isinstance(text_config.get("model_type"), str):
+                raise ValueError(
+                    f"`text_config` is {text_config!r}; it has to be an encoder's, with its `model_type`."
+                )
             text_config = AutoConfig.for_model(**text_config)
         if pooling not in POOLINGS:
             raise ValueError(f"`pooling` is {pooling!r}; it has to be one of {', '.join(map(repr, POOLINGS))}.")
@@ -88,8 +93,19 @@ class OpticalConfig(PreTrainedConfig):
             optional = name == "projection_dim" and value is None
             if not optional and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10**6):
                 raise ValueError(f"`{name}` is {value!r}; it has to be a whole number from 1 to 1,000,000.")
+        texts = {"query_prefix": query_prefix, "document_prefix": document_prefix}
+        flags = {"query_expansion": query_expansion, "attend_to_expansion": attend_to_expansion}
+        flags |= {"score_special_tokens": score_special_tokens, "score_prefix": score_prefix}
+        for name, given in {**texts, **flags}.items():
+            if not isinstance(given, str if name in texts else bool):
+                kind = "a string" if name in texts else "true or false"
+                raise ValueError(f"`{name}` is {given!r}; it has to be {kind}.")
         if isinstance(document_skiplist, str):
             raise ValueError(f"`document_skiplist` is the string {document_skiplist!r}; it has to be a list of words.")
+        if not all(isinstance(word, (str, int)) for word in document_skiplist or ()):
+            raise ValueError(
+                f"`document_skiplist` is {document_skiplist!r}; it has to be a list of words or token ids."
+            )
         self.text_config = text_config
         self.projection_dim = projection_dim
         self.pooling = pooling
@@ -121,13 +137,19 @@ class OpticalConfig(PreTrainedConfig):
         return self.projection_dim or self.hidden_size
 
 
-def read_json(name_or_path: str | os.PathLike[str], file: str) -> Any | None:
-    """Read a JSON file of a local folder or a Hub repository; `None` if it has no such file."""
+def read_json(name_or_path: str | os.PathLike[str], file: str, kind: type = dict) -> Any | None:
+    """Read an object of JSON, or a list if that is the `kind`, of a local folder or a Hub repository.
+
+    `None` if it has no such file.
+    """
     path = cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False)
     if path is None:
         return None
     with open(path, encoding="utf-8") as lines:
         try:
-            return json.load(lines)
-        except json.JSONDecodeError as error:
+            value = json.load(lines)
+        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, too many digits, nested too deeply
             raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} holds {type(value).__name__} where {kind.__name__} belongs: it is another file's.")
+    return value

@@ -25,7 +25,9 @@ from .loading_optical import (
     check_lengths,
     check_name,
     check_projection,
+    check_tokenizer,
     load_tokenizer,
+    naming_damage,
     no_pooler,
 )
 from .multi_vector_optical import save_multi_vector_files
@@ -284,13 +286,16 @@ class OpticalModel(PreTrainedModel):
                 "This model has no tokenizer, since it was not loaded from a folder or the Hub. "
                 "Set one: `model.tokenizer = AutoTokenizer.from_pretrained(...)`."
             )
-        return load_tokenizer(self.config.name_or_path, self.config.text_config, **self._hub_options)
+        tokenizer = load_tokenizer(self.config.name_or_path, self.config.text_config, **self._hub_options)
+        check_tokenizer(self.config.name_or_path, tokenizer, self.backbone)
+        return tokenizer
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Load a saved model as [`~PreTrainedModel.from_pretrained`] does; the tokenizer follows on first use."""
-        # With `output_loading_info`, a pair of the model and a dict, as there.
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        with naming_damage(pretrained_model_name_or_path):
+            # With `output_loading_info`, a pair of the model and a dict, as there.
+            loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name)}
         return loaded
@@ -351,11 +356,11 @@ class OpticalModel(PreTrainedModel):
         Raises:
             TypeError: if an override is not an argument of [`OpticalConfig`].
             FileNotFoundError: if there is no such folder, nor such a model on the Hub, or no configuration in it.
-            OSError: if there are no weights.
+            OSError: if there are no weights, or a file cannot be read.
             ImportError: if the checkpoint is of another tool and this package is not installed.
             ValueError: if the checkpoint lacks weights of the encoder, has no tokenizer or one with more tokens than
                 the encoder has embeddings, has a projection of another size than `projection_dim`, reads less than a
-                length asks for, or is of a kind that cannot be repeated token by token.
+                length asks for, is of a kind that cannot be repeated token by token, or has a damaged file (named).
 
         Example:
 
@@ -371,21 +376,22 @@ class OpticalModel(PreTrainedModel):
             if name not in known:
                 raise TypeError(f"{cls.__name__}.from_checkpoint() has no option {name!r}; it has {', '.join(known)}.")
         check_name(name_or_path)
-        stored = read_json(name_or_path, "config.json")
-        if stored is not None and stored.get("model_type") == OpticalConfig.model_type:
-            check_projection(name_or_path, stored.get("projection_dim"), overrides)
-            config = OpticalConfig.from_dict({**stored, **overrides})
-            loaded: Any = cls.from_pretrained(name_or_path, config=config, dtype=dtype, output_loading_info=True)
-            model, info = loaded
-            check_complete(name_or_path, info["missing_keys"])
-            check_lengths(name_or_path, config, model.backbone)
-            return model
+        with naming_damage(name_or_path):
+            stored = read_json(name_or_path, "config.json")
+            if stored is not None and stored.get("model_type") == OpticalConfig.model_type:
+                check_projection(name_or_path, stored.get("projection_dim"), overrides)
+                config = OpticalConfig.from_dict({**stored, **overrides})
+                loaded: Any = cls.from_pretrained(name_or_path, config=config, dtype=dtype, output_loading_info=True)
+                model, info = loaded
+                check_complete(name_or_path, info["missing_keys"])
+                check_lengths(name_or_path, config, model.backbone)
+                return model
 
-        try:
-            from optical_hf.checkpoints import load_checkpoint
-        except ImportError as error:
-            raise ImportError(f"To read {name_or_path}, install the package: `pip install optical-hf`.") from error
-        return load_checkpoint(cls, name_or_path, dtype, overrides)
+            try:
+                from optical_hf.checkpoints import load_checkpoint
+            except ImportError as error:
+                raise ImportError(f"To read {name_or_path}, install the package: `pip install optical-hf`.") from error
+            return load_checkpoint(cls, name_or_path, dtype, overrides)
 
 
 class OpticalTeacher(OpticalModel):

@@ -61,9 +61,13 @@ def process_texts(
             "which leaves no room for a text."
         )
     if tokenizer.pad_token_id is None:
-        raise ValueError("The tokenizer has no padding token. Set one: `tokenizer.pad_token = tokenizer.eos_token`.")
+        source = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
+        raise ValueError(
+            f"The tokenizer{source} has no padding token. Set one: `tokenizer.pad_token = tokenizer.eos_token`."
+        )
     if expand and tokenizer.mask_token_id is None:
-        raise ValueError("`query_expansion` needs a mask token, and the tokenizer has none.")
+        source = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
+        raise ValueError(f"`query_expansion` needs a mask token, and the tokenizer{source} has none.")
 
     batch = tokenizer(
         [prefix + text for text in texts],

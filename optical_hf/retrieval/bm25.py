@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from array import array
@@ -17,8 +16,10 @@ from tqdm.auto import tqdm
 
 from ..bounds import check_count
 from ..data.languages import language_code
+from ..files import changed_files, checksums, pop_digest, read_json, with_digest, write_json
 from .bm25_terms import ANALYSIS_VERSION, analyzer, import_extra, stemmer_of
 
+ANALYSIS = "analysis.json"
 POSTINGS_AT_ONCE = 1 << 22  # bounds the memory of building: some 300 MB
 
 
@@ -31,7 +32,8 @@ class BM25Index:
     Raises:
         FileNotFoundError: if there is no index in `folder`.
         ImportError: if bm25s or PyStemmer is not installed.
-        ValueError: if it was built by another analysis or stemmer than there is here, or is damaged.
+        ValueError: if it was built by another analysis or stemmer than there is here, or a file is not as it was
+            written: all are read once, which takes a second a gigabyte or two.
 
     Example:
         >>> index = BM25Index.build([("d1", "The Nile flows"), ("d2", "A lake")], "en", "bm25-index")
@@ -41,31 +43,35 @@ class BM25Index:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
-        if not (folder / "analysis.json").is_file():
+        if not (folder / ANALYSIS).is_file():
             raise FileNotFoundError(f"{folder}: no BM25 index is there; write one with BM25Index.build.")
         bm25s = import_extra("bm25s")
+        remedy = "delete the folder, and build the index again."
         try:
-            analysis = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
-            self.language: str = analysis["language"]
-            self.passages: str = analysis["passages"]  # what `digest_passages` says of them
-            version, stemmer = analysis.get("version", 1), analysis["stemmer"]
-            self._scores = bm25s.BM25.load(folder, mmap=True)
-            self._docids = np.memmap(folder / "docids.txt", dtype=np.uint8, mode="r")
-            self._ends = np.load(folder / "docid_ends.npy", mmap_mode="r")
-            if self._ends[-1] + 1 != len(self._docids):
-                raise ValueError("docids.txt is of another length")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError) as error:
-            raise ValueError(f"{folder}: a damaged BM25 index ({error!r}): delete it, and build it again.") from error
-        if version != ANALYSIS_VERSION:
+            analysis = read_json(folder / ANALYSIS)
+            if not pop_digest(analysis):
+                raise ValueError(f"{folder / ANALYSIS} is damaged: its content has changed")
+        except ValueError as error:
+            raise ValueError(f"{error}: {remedy}") from error
+        if (version := analysis.get("version", 1)) != ANALYSIS_VERSION:
             raise ValueError(
-                f"{folder} was built by version {version} of the analysis; the terms of version {ANALYSIS_VERSION}, "
-                "which is here, are others: delete it, and build it again."
+                f"{folder / ANALYSIS}: built by version {version} of the analysis; the terms of version "
+                f"{ANALYSIS_VERSION}, which is here, are others: {remedy}"
             )
-        if stemmer != stemmer_of(self.language):
+        if "checksums" not in analysis:
+            raise ValueError(f"{folder / ANALYSIS} has no checksums of the files beside it: {remedy}")
+        if damaged := changed_files(folder, analysis["checksums"]):
+            raise ValueError(f"{folder / damaged[0]} is damaged or missing: {remedy}")
+        self.language: str = analysis["language"]
+        self.passages: str = analysis["passages"]  # what `digest_passages` says of them
+        if analysis["stemmer"] != stemmer_of(self.language):
             raise ValueError(
-                f"{folder} was built with the stemmer {stemmer}, but PyStemmer has {stemmer_of(self.language)} for "
-                f"{self.language!r} here: install the same version, or build it again."
+                f"{folder} was built with the stemmer {analysis['stemmer']}, but PyStemmer has "
+                f"{stemmer_of(self.language)} for {self.language!r} here: install the same version, or build it again."
             )
+        self._scores = bm25s.BM25.load(folder, mmap=True)
+        self._docids = np.memmap(folder / "docids.txt", dtype=np.uint8, mode="r")
+        self._ends = np.load(folder / "docid_ends.npy", mmap_mode="r")
         self._analyze = analyzer(self.language)
 
     def __len__(self) -> int:
@@ -118,7 +124,7 @@ class BM25Index:
                 "stemmer": stemmer_of(code),
                 "passages": postings.digest,
             }
-            (partial / "analysis.json").write_text(json.dumps(analysis) + "\n", encoding="utf-8")
+            write_json(partial / ANALYSIS, with_digest({**analysis, "checksums": checksums(partial)}))
             os.replace(partial, folder)
         return cls(folder)
 

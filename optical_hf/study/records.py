@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
-
-DIGEST = "digest"
+from ..files import pop_digest, read_json, with_digest, write_json
 
 
 def write_record(folder: Path, name: str, record: Mapping[str, Any], indent: int | None = 2) -> None:
@@ -23,8 +20,7 @@ def write_record(folder: Path, name: str, record: Mapping[str, Any], indent: int
         record (`Mapping[str, Any]`): what JSON can hold.
         indent (`int`, *optional*, defaults to 2): of the JSON; none is best for long lists of numbers.
     """
-    content = json.loads(json.dumps(record))
-    write_json(folder / name, {**content, DIGEST: _digest(name, content)}, indent=indent)
+    write_json(folder / name, with_digest(record, name), indent=indent)
 
 
 def read_record(folder: Path, name: str, parts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -42,13 +38,10 @@ def read_record(folder: Path, name: str, parts: Mapping[str, Any] | None = None)
         ValueError: naming the file and what to do, if it cannot be read, lacks a part, or has changed.
     """
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(folder / name)
+    except (OSError, ValueError) as error:
         raise damaged(folder, name, f"cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise damaged(folder, name, "is not a JSON object")
-    digest = content.pop(DIGEST, None)
-    if digest is not None and digest != _digest(name, content):
+    if not pop_digest(content, name):
         raise damaged(folder, name, "has changed since it was written")
     for part, kind in (parts or {}).items():
         if part not in content:
@@ -82,8 +75,3 @@ def folder_digests(folder: Path) -> dict[str, str]:
     """Hash the files of a model's folder, by their names in it; texts for people, `.md`, may change."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
-
-
-def _digest(name: str, content: Mapping[str, Any]) -> str:
-    written = json.dumps([name, content], sort_keys=True)
-    return blake2b(written.encode(), digest_size=16).hexdigest()

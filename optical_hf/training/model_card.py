@@ -16,7 +16,8 @@ from datasets import Dataset, IterableDataset
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from jinja2 import UndefinedError
 
-from ..files import write_text
+from ..files import pop_digest, read_json, write_text
+from ..hub.files import RESULTS_CHANGED
 from ..metrics import NDCG
 from ..models.configuration_optical import OpticalConfig
 
@@ -138,26 +139,33 @@ def _render(folder: Path, name: str, repo_id: str | None, license: str | None) -
     """The card, and the file of evaluation results if there are any."""
     results = _read(folder / "results.json") if (folder / "results.json").is_file() else {}
     try:
-        card = _card(folder, results, name, repo_id, license)
+        config = OpticalConfig.from_pretrained(folder)
+    except (TypeError, LookupError, AttributeError, ValueError, OSError) as error:
+        raise ValueError(f"{folder / 'config.json'} is not as a student's is ({error}).") from error
+    try:
+        card = _card(folder, config, results, name, repo_id, license)
         entries = eval_result_entries_to_yaml(_eval_result_entries(results, repo_id))
-    except (KeyError, TypeError, AttributeError, UndefinedError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, UndefinedError) as error:
         raise ValueError(f"{folder / 'results.json'} is not as a run writes it: {error!r}.") from error
     weights = f"# The weights these were measured on: {results['weights']}\n" if "weights" in results else ""
     return str(card), weights + yaml.safe_dump(entries, sort_keys=False, allow_unicode=True) if entries else ""
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is not as a run writes it: a {type(value).__name__}, not an object.")
+    value = read_json(path)
+    if not pop_digest(value):
+        raise ValueError(f"{path}: {RESULTS_CHANGED}.")
     return value
 
 
-def _card(folder: Path, results: dict[str, Any], name: str, repo_id: str | None, license: str | None) -> ModelCard:
-    config = OpticalConfig.from_pretrained(folder)
+def _card(
+    folder: Path,
+    config: OpticalConfig,
+    results: dict[str, Any],
+    name: str,
+    repo_id: str | None,
+    license: str | None,
+) -> ModelCard:
     evaluated, bitext = results.get("languages") or {}, results.get("bitext") or {}
     if results.get("held_out_pairs"):  # version 0.1.0 did not count them by language
         bitext = {language: {"held_out": results["held_out_pairs"], **count} for language, count in bitext.items()}

@@ -226,6 +226,10 @@ class OpticalTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+            folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            if self.args.should_save:
+                write_settings(folder, self.settings, whole=True)
         except (OSError, RuntimeError, SafetensorError) as error:
             # A full disk: torch and safetensors say it in words of their own.
             raise OSError(

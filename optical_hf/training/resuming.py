@@ -17,11 +17,12 @@ from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..files import write_json
+from ..files import changed_files, checksums, pop_digest, read_json, with_digest, write_json
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "optical_run.json"
+_FILES = "files"  # of the settings' file: the checksums of those beside it
 
 
 def checkpoint_to_resume(
@@ -75,23 +76,29 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> str | None:
 
 
 def check_checkpoint(folder: str | os.PathLike[str]) -> None:
-    """Refuse a checkpoint of which a part is missing or cut off.
+    """Refuse a checkpoint of which a part is missing, cut off, or not what was written.
 
     Raises:
         ValueError: naming the file.
     """
     path = Path(folder) / TRAINER_STATE_NAME  # written last
     try:
-        json.loads(path.read_text(encoding="utf-8"))["global_step"]
+        read_json(path)["global_step"]
         path = Path(folder) / SETTINGS_FILE
         if path.exists():
-            dict(json.loads(path.read_text(encoding="utf-8")))
+            settings = read_json(path)
+            if not pop_digest(settings):
+                raise ValueError("its content has changed")
+            if changed := changed_files(folder, settings.get(_FILES, {})):
+                path = Path(folder) / changed[0]
+                raise ValueError("its content has changed")
         for path in sorted(Path(folder).glob("*.safetensors")):
             with safe_open(path, framework="pt"):
                 pass
         for path in sorted(Path(folder).glob("*.pt*")):
-            with ZipFile(path):
-                pass
+            with ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise BadZipFile
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, BadZipFile) as error:
         raise ValueError(f"The checkpoint {folder} is not whole: {path.name} is missing or damaged.") from error
 
@@ -106,9 +113,16 @@ def dataset_digest(rows: Dataset | IterableDataset, columns: Sequence[str]) -> s
     return digest.hexdigest()
 
 
-def write_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
-    """Write into a checkpoint what its training was made of."""
-    write_json(Path(folder) / SETTINGS_FILE, settings, indent=2)
+def write_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any], whole: bool = False) -> None:
+    """Write into a checkpoint what its training was made of.
+
+    Args:
+        folder (`str` or `Path`): the checkpoint.
+        settings (`Mapping[str, Any]`): what the training is made of.
+        whole (`bool`, *optional*, defaults to `False`): whether all other files are there: their checksums are added.
+    """
+    files = {name: checksum for name, checksum in checksums(folder).items() if name != SETTINGS_FILE} if whole else {}
+    write_json(Path(folder) / SETTINGS_FILE, with_digest({**settings, _FILES: files}), indent=2)
 
 
 def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
@@ -125,10 +139,9 @@ def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) 
     if not path.exists():
         logger.warning("%s does not say what it was trained with (optical-hf 0.1.0): it cannot be compared.", folder)
         return
-    try:
-        there = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"The checkpoint {folder} is not whole: {path.name} is damaged ({error}).") from error
+    there = read_json(path)  # which `check_checkpoint` found whole
+    pop_digest(there)
+    there.pop(_FILES, None)
     here = json.loads(json.dumps(settings))
     differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if differing:

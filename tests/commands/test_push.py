@@ -63,7 +63,7 @@ def test_student_without_a_card_is_given_one_with_its_name(hub, push, student, w
         ("{student} has no model.safetensors", "model.safetensors", None),
         ("{student}/model.safetensors is cut or broken", "model.safetensors", "PK"),
         ("{student}/tokenizer.json is cut or broken", "tokenizer.json", "{}"),
-        ("{student}/tokenizer_config.json is not as", "tokenizer_config.json", "[]"),
+        ("{student}/tokenizer_config.json is cut or broken", "tokenizer_config.json", "[]"),
         ("{student} has no modeling_optical.py", "modeling_optical.py", None),
     ],
 )

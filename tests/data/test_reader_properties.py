@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optical_hf.data import text_files
 from optical_hf.data.bitext import load_bitext
 from optical_hf.data.bitext_readers import find_source, read_pairs
 from optical_hf.data.malformed_lines import MalformedLines
@@ -33,6 +34,7 @@ from optical_hf.data.trec_files import (
     write_run,
     write_topics,
 )
+from optical_hf.metrics.miracl_ndcg import miracl_ndcg
 
 repeated = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -195,15 +197,67 @@ CONTENTS += [b"<tmx><body>" + UNIT + b"</body></tmx>"]
 CONTENTS += [compress(content) for content in CONTENTS for compress in (gzip.compress, bz2.compress, lzma.compress)]
 
 
-@pytest.mark.parametrize("kind", ["tsv", "jsonl", "tmx", "topics", "passages", "qrels", "run"])
+def parquet(**columns: list) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
+TABLES = [parquet(**{"query-id": ["1", "2"], "corpus-id": ["a", "b"], "score": [1, 0]})]
+TABLES += [parquet(_id=["1", "2"], text=["x", "y"], title=["", "z"])]
+
+
+@given(content=st.sampled_from(TABLES).flatmap(_damaged))
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_bytes_of_a_table_are_read_or_refused_with_the_files_name(content: bytes) -> None:
+    with folder() as path:
+        file = path / "file.parquet"
+        file.write_bytes(content)
+        for reader in (
+            read_judgements,
+            lambda file: read_queries(file, ["1"]),
+            lambda file: dict(iter_passage_table(file)),
+        ):
+            try:
+                reader(file)
+            except ValueError as error:
+                assert "file.parquet" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["tsv", "jsonl", "topics", "passages", "qrels", "run"])
+def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(miracl_ndcg, "_LONGEST_LINE", 1 << 20)
+    first = b"1 Q0 a 1\n" if kind == "qrels" else b"1 Q0 a 1 1.0 x\n" if kind == "run" else b"1\tx\n"
+    if kind in ("jsonl", "passages"):
+        first = JSONL.splitlines(keepends=True)[0]
+    file = tmp_path / f"file.{kind}"
+    file.write_bytes(bz2.compress(first + b" " * (1 << 26)))
+    assert file.stat().st_size < 1000
+    readers = {"topics": read_topics, "passages": read_passages, "qrels": read_qrels, "run": read_run}
+    read_whole: list[int] = []
+    readline = bz2.BZ2File.readline
+    monkeypatch.setattr(bz2.BZ2File, "readline", lambda self, size=-1: read_whole.append(size) or readline(self, size))
+    with pytest.raises(ValueError, match=rf"file\.{kind}(:|, line )2: .*no line of text"):
+        readers.get(kind, read)(file)
+    assert read_whole == [(1 << 20) + 1] * 2
+
+
+@pytest.mark.parametrize("kind", ["tsv", "jsonl", "tmx", "topics", "passages", "qrels", "run", "en,sw"])
 @given(content=st.sampled_from(CONTENTS).flatmap(_damaged))
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_any_bytes_are_read_or_refused_with_the_files_name(kind: str, content: bytes) -> None:
     readers = {"topics": read_topics, "passages": read_passages, "qrels": read_qrels, "run": read_run}
     with folder() as path:
-        file = path / f"file.{kind}"
+        file = path / f"file.{kind}" if "," not in kind else path / "file.en"
         file.write_bytes(content)
         try:
-            readers.get(kind, read)(file)
+            if "," in kind:  # two parallel files
+                (path / "b.sw").write_bytes(b"x\ny\n")
+                read(f"{file},{path / 'b.sw'}")
+            else:
+                readers.get(kind, read)(file)
         except ValueError as error:
-            assert f"file.{kind}" in str(error)
+            assert file.name in str(error)

@@ -174,7 +174,7 @@ def test_files_of_the_wrong_kind_are_refused_by_name(student):
     for name, text in (("config.json", "[]"), ("config.json", '{"auto_map": 3}'), ("modules.json", '[{"name": 1}]')):
         before = (student / name).read_text()
         (student / name).write_text(text)
-        with pytest.raises(ValueError, match=f"{name} is not as a student's is"):
+        with pytest.raises(ValueError, match=f"{name} is (not as a student's is|cut or broken)"):
             pushed_files(student)
         (student / name).write_text(before)
 
@@ -198,6 +198,6 @@ def test_shards_are_compared_with_their_index(hub, sharded):
         push_student(sharded, "writer/student")
     for text in ("[]", "{}", '{"weight_map": []}'):
         (sharded / "model.safetensors.index.json").write_text(text)
-        with pytest.raises(ValueError, match=r"index.json is broken"):
+        with pytest.raises(ValueError, match=r"index.json is (cut or )?broken"):
             push_student(sharded, "writer/student")
     assert hub.requests == []

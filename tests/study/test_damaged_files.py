@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from optical_hf.files import DIGEST
 from optical_hf.models.modeling_optical import OpticalStudent
 from optical_hf.study.arm_files import read_arm, read_scores, read_student, read_training
 from optical_hf.study.bitext import load_pairs, record_pairs
 from optical_hf.study.config import load_study
-from optical_hf.study.records import DIGEST, folder_digests, read_record, write_record
+from optical_hf.study.records import folder_digests, read_record, write_record
 from optical_hf.study.report import write_report
 from optical_hf.study.results import read_results
 from optical_hf.study.run import StudyRun

@@ -14,6 +14,7 @@ import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import datasets
@@ -31,6 +32,7 @@ DEPTH = 100  # trec_eval -M 100
 # trec_eval takes memory and time for every grade up to a query's highest, used or not. TREC's grades end at 4, others'
 # at 100; what is far above is no grade, but a time or an id in the wrong column.
 MAX_RELEVANCE = 1000
+_LONGEST_LINE = 1 << 26
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _TREC_NAMES = {"ndcg": "ndcg_cut", "recall": "recall"}
 
@@ -420,7 +422,10 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         opener = next((opener for start, opener in _OPENERS.items() if raw.peek(6).startswith(start)), None)
         with opener(raw, "rb") if opener else nullcontext(raw) as file:
             try:
-                for number, line in enumerate(file, start=1):
+                # A compressed file of some kilobytes can hold a line that fills the memory.
+                for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE + 1), b""), start=1):
+                    if len(line) > _LONGEST_LINE:
+                        raise ValueError(f"{path}, line {number}: over {_LONGEST_LINE} bytes: no line of text.")
                     # Files that were joined have a byte order mark in the middle too.
                     text = line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
                     if text.strip():
