@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from ..data.trec_files import rank
+from ..files import remove_abandoned
 from ..metrics.miracl_ndcg.miracl_ndcg import read_run
 from .bm25 import BM25Index, digest_passages
 from .bounds import check_count
@@ -57,6 +58,7 @@ def first_stage(
 
 
 def _index(passages: Callable[[], Iterable[tuple[str, str]]], language: str, folder: Path) -> BM25Index:
+    remove_abandoned(folder.parent)
     if not folder.exists():
         return BM25Index.build(passages(), language, folder)
     index = BM25Index(folder)

@@ -33,7 +33,7 @@ from .distillation_args import OpticalTrainingArguments
 from .distillation_collator import DistillationCollator
 from .epoch_sampler import EpochSampler
 from .freezing import freeze, set_dropout
-from .hub_pushes import push_checkpoint, remove_stale_pushes
+from .hub_pushes import push_checkpoint
 from .logged_numbers import LoggedNumbers
 from .named_losses import make_loss
 from .resuming import bitext_digest, checkpoint_to_resume, write_settings
@@ -319,7 +319,6 @@ class OpticalDistillationTrainer(Trainer):
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
             per_checkpoint = 0 if self.args.save_strategy == "no" else weights + 2 * trained  # and Adam's two moments
-            remove_stale_pushes(str(self.args.output_dir))
             check_writable(str(self.args.output_dir), weights + kept * per_checkpoint)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir), self.settings)
         return super().train(checkpoint, trial, ignore_keys_for_eval)
