@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,8 @@ from stat import S_ISDIR
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+if sys.platform != "win32":
+    import fcntl
 
 _LOCK = ".lock"
 _SCRATCH = re.compile(r"\..*\.[0-9a-f]{12}\.partial")
@@ -38,21 +40,34 @@ def scratch(folder: str | os.PathLike[str], name: str) -> Iterator[Path]:
     while True:
         place = Path(folder) / f".{name}.{uuid4().hex[:12]}.partial"
         place.mkdir(0o700)
-        lock = FileLock(place / _LOCK, timeout=0, thread_local=False)
         try:
-            lock.acquire()
-            if (place / _LOCK).exists():
-                break
-            lock.release()
-        except (Timeout, FileNotFoundError):
-            pass  # until it is locked, another process may take it for abandoned: then there is another name
-        except (OSError, NotImplementedError):
-            break  # a disk without locks, on which nothing is ever taken for abandoned
+            lock: int | None = _lock(place)
+            break
+        except (BlockingIOError, FileNotFoundError):
+            continue  # until it is locked, another process may take it for abandoned: then there is another name
+        except OSError:
+            lock = None  # a disk without locks, on which nothing is ever taken for abandoned
+            break
     try:
         yield place
     finally:
-        lock.release()
         shutil.rmtree(place, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(place: Path) -> int:
+    if sys.platform == "win32":
+        raise OSError("flock is missing")
+    lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(place / _LOCK).st_ino != os.fstat(lock).st_ino:  # removed, and made anew by another
+            raise FileNotFoundError(place)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def remove_abandoned(folder: str | os.PathLike[str]) -> None:
@@ -66,13 +81,12 @@ def remove_abandoned(folder: str | os.PathLike[str]) -> None:
     """
     user = os.getuid() if hasattr(os, "getuid") else 0
     for place in Path(folder).glob(".*.partial"):
-        with suppress(Timeout, OSError, NotImplementedError):  # in use, gone by now, or on a disk without locks
+        with suppress(OSError):  # in use, gone by now, or on a disk without locks
             status = place.lstat()  # not of what a link leads to, nor of other users': the folder may be /tmp
             if _SCRATCH.fullmatch(place.name) and S_ISDIR(status.st_mode) and status.st_uid == user:
-                lock = FileLock(place / _LOCK, timeout=0)
-                lock.acquire()
+                lock = _lock(place)
                 shutil.rmtree(place, ignore_errors=True)
-                lock.release()
+                os.close(lock)
 
 
 @contextmanager

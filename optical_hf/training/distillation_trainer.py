@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import cached_property, partial
@@ -16,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 from transformers.utils import PushInProgress
@@ -36,7 +38,7 @@ from .freezing import freeze, set_dropout
 from .hub_pushes import push_checkpoint
 from .logged_numbers import LoggedNumbers
 from .named_losses import make_loss
-from .resuming import bitext_digest, checkpoint_to_resume, write_settings
+from .resuming import bitext_digest, checkpoint_to_resume, is_whole, remove_surplus, seconds_until, write_settings
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,8 @@ class OpticalDistillationTrainer(Trainer):
     push_in_progress: Any
     data_collator: DistillationCollator
     train_dataset: Dataset | IterableDataset | None
+    seconds_before: float
+    """`float`: how long the training that is gone on with had taken by its checkpoint."""
 
     loss_is_scaled_for_ga = True  # by `get_batch_samples`, which counts the pairs of a whole step
 
@@ -153,6 +157,7 @@ class OpticalDistillationTrainer(Trainer):
         self.retrieval_sets = list(retrieval_sets)
         self._encoded: list[tuple[dict[str, str], tuple[list[Tensor], Tensor]]] = []  # passages and their vectors
         self._numbers = LoggedNumbers()
+        self._started, self.seconds_before = time.time(), 0.0
 
     def _place_teacher(self) -> None:
         if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3:
@@ -321,6 +326,9 @@ class OpticalDistillationTrainer(Trainer):
             per_checkpoint = 0 if self.args.save_strategy == "no" else weights + 2 * trained  # and Adam's two moments
             check_writable(str(self.args.output_dir), weights + kept * per_checkpoint)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir), self.settings)
+        self._started, self.seconds_before = time.time(), seconds_until(checkpoint) if checkpoint else 0.0
+        if checkpoint and self.args.should_save:
+            remove_surplus(checkpoint, str(self.args.output_dir), self.args.save_total_limit)
         return super().train(checkpoint, trial, ignore_keys_for_eval)
 
     def _check_batches(self) -> None:
@@ -351,12 +359,17 @@ class OpticalDistillationTrainer(Trainer):
         # A pickle that holds paths and names of this machine, which nothing reads back.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         if folder.name.startswith(PREFIX_CHECKPOINT_DIR) and self.args.should_save:
-            write_settings(folder, self.settings)
+            write_settings(folder, self.settings, self.seconds_before + time.time() - self._started)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:  # one of an earlier training is not whole from now on, until all of it is anew
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
+            if self.args.should_save and not is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)
             # A full disk: torch and safetensors say it in words of their own.
             raise OSError(
                 f"Step {self.state.global_step}: the checkpoint could not be written to {self.args.output_dir} "
