@@ -10,7 +10,6 @@ import platform
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +22,8 @@ from accelerate.commands.config.config_args import default_config_file, load_con
 from accelerate.commands.launch import launch_command_parser
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
+
+from .files import scratch
 
 LOCK = ".optical-hf.lock"
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -199,8 +200,8 @@ def check_writable(folder: str | os.PathLike[str], size: int) -> None:
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"0" * 4096)
+        with scratch(folder, "probe") as place:
+            (place / "probe").write_bytes(b"0" * 4096)
     except OSError as error:
         raise OSError(
             f"The output folder {folder} cannot be written ({error}); choose another --output_dir."

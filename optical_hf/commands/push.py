@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..arguments import ArgumentReader
+from ..files import remove_abandoned
 from ..hub.push import push_metric_space, push_student
 from ..launching import run
 from ..training.model_card import name_card
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     if given.space is not None and not (given.folder or given.repo_id or given.revision):
         commit = push_metric_space(given.space, private=private)
     elif given.space is None and given.folder and given.repo_id:
+        remove_abandoned(given.folder)
         name_card(given.folder, given.repo_id)
         commit = push_student(given.folder, given.repo_id, private=private, revision=given.revision)
     else:

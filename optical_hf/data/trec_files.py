@@ -12,11 +12,11 @@ import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
+from ..files import replacing
 from ..metrics.miracl_ndcg.miracl_ndcg import read_qrels, read_run
 from .characters import visible, without_surrogates
 from .text_files import numbered_lines, parse_json, warn_of_surrogates
@@ -249,13 +249,8 @@ def whole_number(value: Any, where: str) -> int:
 
 @contextmanager
 def _replacing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
-    """Write to a temporary name beside `path`, and rename it to `path` only if nothing went wrong."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(partial, "wb") as binary:
+    """Open a file to write that takes the place of `path` only if nothing went wrong."""
+    with replacing(path) as partial:
+        with (gzip.open if partial.suffix == ".gz" else open)(partial, "wb") as binary:
             with io.TextIOWrapper(binary, encoding="utf-8", newline="\n") as file:
                 yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

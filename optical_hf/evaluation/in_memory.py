@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..bounds import check_count
 from ..data.retrieval_set import RetrievalSet
+from ..files import remove_abandoned
 from ..metrics import NDCG
 from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..models.modeling_optical import OpticalModel
@@ -56,6 +57,7 @@ def encode_passages(
     if cache_dir is None:
         return _encode_passages(model, passages, batch_size)
     made_by, made_of = fingerprint(model_fingerprint(model)), fingerprint(list(passages.values()))
+    remove_abandoned(cache_dir)
     path = Path(cache_dir) / f"passages-{fingerprint([made_by, made_of])}.safetensors"
     if path.exists():
         try:

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +33,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from ..files import write_json
+from ..files import scratch, write_json
 from ..models.modeling_optical import OpticalModel
 from ..models.processing_optical import ROLES, scored_tokens
 
@@ -163,11 +162,13 @@ def export_onnx(model: OpticalModel, folder: str | os.PathLike[str]) -> float:
         raise ImportError(f'{", ".join(missing)} missing: pip install "optical-hf[onnx]"')
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as partial:
-        write_graph(model, Path(partial))
-        difference = largest_difference(model, Path(partial))
+    with scratch(folder, "onnx") as place:
+        partial = place / "onnx"
+        partial.mkdir()
+        write_graph(model, partial)
+        difference = largest_difference(model, partial)
         if difference > TOLERANCE:
             raise RuntimeError(f"The graph differs from the model by {difference:.1e}; nothing was written.")
-        for path in Path(partial).iterdir():
+        for path in partial.iterdir():
             path.rename(folder / path.name)
     return difference

@@ -14,6 +14,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from transformers import PreTrainedModel
 
+from ..files import scratch
 from ..metrics import MIRACL_NDCG
 from .files import card_files, check_whole, is_card_file, is_model_file, pushed_files, weight_files
 from .secrets import check_private
@@ -118,7 +119,8 @@ def push_model(
         max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
             Size above which weights are split into several files.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch(tempfile.gettempdir(), "optical-hf-push") as place:
+        folder = place / "student"
         model.save_pretrained(folder, max_shard_size=max_shard_size)
         source = Path(model.config.name_or_path or "")
         if all((source / name).is_file() for name in weight_files(source)):
@@ -129,8 +131,8 @@ def push_model(
                 check_whole(source, cards)
                 check_measured(source, cards, weights)
                 for name in cards:
-                    (Path(folder) / name).parent.mkdir(exist_ok=True)
-                    shutil.copyfile(source / name, Path(folder) / name)
+                    (folder / name).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(source / name, folder / name)
         return push_student(folder, repo_id, **options)
 
 

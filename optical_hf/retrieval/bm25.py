@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..bounds import check_count
 from ..data.languages import language_code
-from ..files import changed_files, checksums, pop_digest, read_json, with_digest, write_json
+from ..files import changed_files, checksums, pop_digest, read_json, scratch, with_digest, write_json
 from .bm25_terms import ANALYSIS_VERSION, analyzer, import_extra, stemmer_of
 
 ANALYSIS = "analysis.json"
@@ -113,10 +112,10 @@ class BM25Index:
             raise FileExistsError(f"{folder} is there already: read it with BM25Index({str(folder)!r}), or delete it.")
         retriever = import_extra("bm25s").BM25(k1=k1, b=b, method="lucene")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            partial = Path(scratch) / "index"
+        with scratch(folder.parent, folder.name) as place:
+            partial = place / "index"
             partial.mkdir()
-            postings = _Postings(passages, analyzer(code), Path(scratch), partial)
+            postings = _Postings(passages, analyzer(code), place, partial)
             postings.write_scores(retriever, partial)
             analysis = {
                 "version": ANALYSIS_VERSION,
@@ -171,12 +170,12 @@ class _Postings:
         self,
         passages: Iterable[tuple[str, str]],
         analyze: Callable[[str], list[str]],
-        scratch: Path,
+        place: Path,
         partial: Path,
     ) -> None:
         self.vocabulary: dict[str, int] = {}
         lengths, distinct, ends = array("i"), array("i"), array("q")
-        self._files = scratch / "terms", scratch / "frequencies"
+        self._files = place / "terms", place / "frequencies"
         digest = blake2b(digest_size=16)
         with (
             open(self._files[0], "wb") as terms,

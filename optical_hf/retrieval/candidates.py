@@ -10,6 +10,7 @@ from accelerate import PartialState
 
 from ..bounds import check_count
 from ..data.trec_files import rank
+from ..files import remove_abandoned
 from ..metrics.miracl_ndcg.miracl_ndcg import read_run
 from .bm25 import BM25Index, digest_passages
 
@@ -57,6 +58,7 @@ def first_stage(
 
 
 def _index(passages: Callable[[], Iterable[tuple[str, str]]], language: str, folder: Path) -> BM25Index:
+    remove_abandoned(folder.parent)
     if not folder.exists():
         return BM25Index.build(passages(), language, folder)
     index = BM25Index(folder)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import replacing
 from .measures import GAIN, estimate
 from .results import STATUSES, ZERO_SHOT, StudyResults, minus
 from .tables import TITLES, select, signed
@@ -54,13 +55,12 @@ def write_figures(
     with matplotlib.rc_context(STYLE):
         draw = _Drawing(results, report, Figure)
         for name, (figure, caption) in draw.all(methods, levers).items():
-            buffer, partial = BytesIO(), folder / f"{name}.partial"
+            buffer = BytesIO()
             figure.savefig(buffer, dpi=DPI, format="png")
             # With 256 colours, a third of the bytes; and without the version of matplotlib in them.
-            Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
-                partial, "PNG", optimize=True
-            )
-            partial.replace(folder / name)
+            image = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+            with replacing(folder / name) as partial:
+                image.save(partial, "PNG", optimize=True)
             captions[name] = caption
     return captions
 

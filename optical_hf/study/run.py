@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.trec_files import iter_passages
+from ..files import remove_abandoned, scratch
 from ..launching import check_world_size, check_writable
 from ..metrics import NDCG
 from ..models.erasure import erase_language
@@ -87,6 +90,7 @@ class StudyRun:
         record_study(study, self.folder, write=False)
         files = check_files(study, self.folder)
         for arm in self.arms:
+            remove_abandoned(self._folder(arm.name))
             self._check(arm)
         for name in (study.teacher, study.student):
             if name is not None and not all(map(self._is_complete, self.arms)):
@@ -177,9 +181,6 @@ class StudyRun:
         train = select_pairs(self.pairs, arm.rotation.seen, arm.method.pairs, arm.seed)
         checkpoints = folder / "checkpoints"
         args = training_arguments(arm.method, checkpoints, arm.seed)
-        if self.state.is_main_process:
-            shutil.rmtree(folder / "student.partial", ignore_errors=True)
-        self.state.wait_for_everyone()
         set_seed(arm.seed)
         trainer = OpticalDistillationTrainer(self.start(), self.teacher, args, train, loss=arm.method.loss or "")
         trainer.remove_callback(PrinterCallback)
@@ -190,19 +191,22 @@ class StudyRun:
         history = _History(checkpoint)
         trainer.add_callback(history)
         output = trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_model(str(folder / "student.partial"))
-        self.state.wait_for_everyone()
-        if self.state.is_main_process:
-            record = {
-                "steps": trainer.state.global_step,
-                "training_seconds": history.seconds_before + output.metrics["train_runtime"],
-                "resumed_from": history.resumed_from,
-                "curves": _curves(trainer.state.log_history),
-                "student": folder_digests(folder / "student.partial"),
-            }
-            write_record(self.folder, f"arms/{arm.name}/training.json", record, indent=None)
-            (folder / "student.partial").rename(folder / "student")
-            shutil.rmtree(checkpoints, ignore_errors=True)
+        with ExitStack() as stack:
+            made = [str(stack.enter_context(scratch(folder, "student")))] if self.state.is_main_process else [""]
+            student = Path(broadcast_object_list(made)[0]) / "student"
+            trainer.save_model(str(student))
+            self.state.wait_for_everyone()
+            if self.state.is_main_process:
+                record = {
+                    "steps": trainer.state.global_step,
+                    "training_seconds": history.seconds_before + output.metrics["train_runtime"],
+                    "resumed_from": history.resumed_from,
+                    "curves": _curves(trainer.state.log_history),
+                    "student": folder_digests(student),
+                }
+                write_record(self.folder, f"arms/{arm.name}/training.json", record, indent=None)
+                student.rename(folder / "student")
+                shutil.rmtree(checkpoints, ignore_errors=True)
         self.state.wait_for_everyone()
         trainer.accelerator.free_memory()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from functools import cached_property, partial
@@ -16,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 from transformers.utils import PushInProgress
@@ -28,10 +30,10 @@ from ..launching import check_writable
 from ..models.modeling_optical import OpticalModel
 from .epoch_sampler import EpochSampler
 from .freezing import freeze, set_dropout
-from .hub_pushes import push_checkpoint, remove_stale_pushes
+from .hub_pushes import push_checkpoint
 from .logged_numbers import LoggedNumbers
 from .optical_args import OpticalArguments
-from .resuming import checkpoint_to_resume, write_settings
+from .resuming import checkpoint_to_resume, is_whole, remove_surplus, seconds_until, write_settings
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ class OpticalTrainer(Trainer):
     hub_model_id: Any
     push_in_progress: Any
     train_dataset: Dataset | IterableDataset | None
+    seconds_before: float
+    """`float`: how long the training that is gone on with had taken by its checkpoint."""
 
     loss_is_scaled_for_ga = True  # by `get_batch_samples`, which counts the rows of a whole step
 
@@ -85,6 +89,7 @@ class OpticalTrainer(Trainer):
         self.passage_model = passage_model
         self._encoded: list[tuple[dict[str, str], tuple[list[Tensor], Tensor]]] = []  # passages and their vectors
         self._numbers = LoggedNumbers()
+        self._started, self.seconds_before = time.time(), 0.0
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -200,9 +205,11 @@ class OpticalTrainer(Trainer):
             weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
             trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
             per_checkpoint = 0 if self.args.save_strategy == "no" else weights + 2 * trained  # and Adam's two moments
-            remove_stale_pushes(str(self.args.output_dir))
             check_writable(str(self.args.output_dir), weights + kept * per_checkpoint)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir), self.settings)
+        self._started, self.seconds_before = time.time(), seconds_until(checkpoint) if checkpoint else 0.0
+        if checkpoint and self.args.should_save:
+            remove_surplus(checkpoint, str(self.args.output_dir), self.args.save_total_limit)
         return super().train(checkpoint, trial, ignore_keys_for_eval)
 
     def _check_batches(self) -> None:
@@ -221,16 +228,23 @@ class OpticalTrainer(Trainer):
         # A pickle that holds paths and names of this machine, which nothing reads back.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         if folder.name.startswith(PREFIX_CHECKPOINT_DIR) and self.args.should_save:
-            write_settings(folder, self.settings)
+            write_settings(folder, self.settings, self._seconds())
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.time() - self._started
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:  # one of an earlier training is not whole from now on, until all of it is anew
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
-            folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             if self.args.should_save:
-                write_settings(folder, self.settings, whole=True)
+                write_settings(folder, self.settings, self._seconds(), whole=True)
         except (OSError, RuntimeError, SafetensorError) as error:
+            if self.args.should_save and not is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)
             # A full disk: torch and safetensors say it in words of their own.
             raise OSError(
                 f"Step {self.state.global_step}: the checkpoint could not be written to {self.args.output_dir} "

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -15,14 +16,21 @@ from zipfile import BadZipFile, ZipFile
 from datasets import Dataset, IterableDataset
 from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints, sort_checkpoints
 
 from ..files import changed_files, checksums, pop_digest, read_json, with_digest, write_json
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "optical_run.json"
-_FILES = "files"  # of the settings' file: the checksums of those beside it
+_FILES, _SECONDS = "files", "seconds"  # of the settings' file, beside the settings: checksums of all files, the time
+_PARTS = {  # of a checkpoint in one process or in several
+    "model.safetensors": "model*.safetensors",
+    "optimizer.pt": "optimizer.*",
+    "scheduler.pt": "scheduler.pt",
+    "rng_state.pth": "rng_state*.pth",
+}
 
 
 def checkpoint_to_resume(
@@ -99,8 +107,40 @@ def check_checkpoint(folder: str | os.PathLike[str]) -> None:
             with ZipFile(path) as archive:
                 if archive.testzip() is not None:
                     raise BadZipFile
+        # A kill while it was being removed leaves a part of it. FSDP and DeepSpeed have folders of theirs.
+        if not any(entry.is_dir() for entry in Path(folder).iterdir()):
+            for name, pattern in _PARTS.items():
+                path = Path(folder) / name
+                if not any(Path(folder).glob(pattern)):
+                    raise FileNotFoundError(path)
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, BadZipFile) as error:
         raise ValueError(f"The checkpoint {folder} is not whole: {path.name} is missing or damaged.") from error
+
+
+def is_whole(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a checkpoint is one that [`check_checkpoint`] lets pass."""
+    try:
+        check_checkpoint(folder)
+    except ValueError:
+        return False
+    return True
+
+
+def remove_surplus(checkpoint: str, folder: str | os.PathLike[str], limit: int | None) -> None:
+    """Remove what the training would have, had it not been killed in between: older checkpoints than it keeps.
+
+    Args:
+        checkpoint (`str`): the one that is resumed. Nothing is removed if it is not the newest.
+        folder (`str` or `Path`): the output folder.
+        limit (`int`, *optional*): how many are kept, `save_total_limit`.
+    """
+    checkpoints = sort_checkpoints(str(folder))
+    # The Trainer will remove the oldest by time, and a checkpoint whose removal was killed looks as if it were new.
+    for age, path in enumerate(reversed(checkpoints), start=1):
+        os.utime(path, times=(time.time() - age, time.time() - age))
+    if checkpoints and os.path.realpath(checkpoints[-1]) == os.path.realpath(checkpoint):
+        state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
+        rotate_checkpoints(str(folder), limit, state.best_model_checkpoint)
 
 
 def dataset_digest(rows: Dataset | IterableDataset, columns: Sequence[str]) -> str:
@@ -113,16 +153,25 @@ def dataset_digest(rows: Dataset | IterableDataset, columns: Sequence[str]) -> s
     return digest.hexdigest()
 
 
-def write_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any], whole: bool = False) -> None:
-    """Write into a checkpoint what its training was made of.
+def write_settings(
+    folder: str | os.PathLike[str], settings: Mapping[str, Any], seconds: float, whole: bool = False
+) -> None:
+    """Write into a checkpoint what its training was made of, and how long it took until then.
 
     Args:
         folder (`str` or `Path`): the checkpoint.
         settings (`Mapping[str, Any]`): what the training is made of.
+        seconds (`float`): how long it took.
         whole (`bool`, *optional*, defaults to `False`): whether all other files are there: their checksums are added.
     """
     files = {name: checksum for name, checksum in checksums(folder).items() if name != SETTINGS_FILE} if whole else {}
-    write_json(Path(folder) / SETTINGS_FILE, with_digest({**settings, _FILES: files}), indent=2)
+    write_json(Path(folder) / SETTINGS_FILE, with_digest({**settings, _SECONDS: seconds, _FILES: files}), indent=2)
+
+
+def seconds_until(checkpoint: str | os.PathLike[str]) -> float:
+    """Tell how long the training took until a whole checkpoint; 0 if it does not say so."""
+    path = Path(checkpoint) / SETTINGS_FILE
+    return float(read_json(path).get(_SECONDS, 0)) if path.exists() else 0.0
 
 
 def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
@@ -142,6 +191,7 @@ def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) 
     there = read_json(path)  # which `check_checkpoint` found whole
     pop_digest(there)
     there.pop(_FILES, None)
+    there.pop(_SECONDS, None)
     here = json.loads(json.dumps(settings))
     differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if differing:

@@ -135,7 +135,7 @@ def test_an_interrupted_build_goes_on(teacher, tmp_path, encoded, options):
     with pytest.raises(ValueError, match="unfinished: call `build_index` again"):
         PassageIndex.load(tmp_path / "part")
 
-    (tmp_path / "part" / ".shard-00002.safetensors.0123456789ab.partial").write_bytes(b"what a kill left behind")
+    (tmp_path / "part" / ".shard-00002.safetensors.0123456789ab.partial").mkdir()  # what a kill left behind
     encoded.clear()
     build_index(teacher, iter(PASSAGES), tmp_path / "part", shard_size=5, batch_size=2, **options)
     assert sorted(encoded) == sorted(text for _, text in PASSAGES[10:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -278,27 +277,15 @@ def test_a_full_disk_is_an_oserror_that_names_the_file(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "index.json", "shard-00000.json"}
 
 
-def test_temporary_files_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path):
+def test_what_a_killed_build_left_is_removed_even_from_a_finished_index(tmp_path):
+    build_index(exact_model(16), make_passages(20), tmp_path, shard_size=7)
+    before = folder_bytes(tmp_path)
     left = tmp_path / ".shard-00001.safetensors.0123456789ab.partial"
-    left.write_bytes(b"left by a kill")
+    left.mkdir()
+    (left / "shard-00001.safetensors").write_bytes(b"left by a kill")
     (tmp_path / "notes.partial").write_bytes(b"somebody's")
-    waited, seen = threading.Event(), []
-
-    def second() -> None:
-        waited.set()
-        with locked(tmp_path):
-            seen.append(sorted(path.name for path in tmp_path.iterdir()))
-
-    with locked(tmp_path):
-        assert not left.exists()
-        left.write_bytes(b"being written")
-        thread = threading.Thread(target=second)
-        thread.start()
-        waited.wait()
-        assert left.read_bytes() == b"being written"
-        left.rename(tmp_path / "shard-00001.safetensors")
-    thread.join()
-    assert seen == [[".lock", "notes.partial", "shard-00001.safetensors"]]
+    build_index(exact_model(16), make_passages(20), tmp_path, shard_size=7)
+    assert folder_bytes(tmp_path) == before | {"notes.partial": b"somebody's"}
 
 
 def test_a_build_that_comes_later_uses_what_the_first_has_finished(tiny_encoder, tmp_path):

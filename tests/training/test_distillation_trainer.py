@@ -173,8 +173,8 @@ def test_resuming_equals_not_stopping(source, build, tmp_path):
         assert changed(expected, weights(resumed.model)) == set()
         assert logged(resumed, "loss") == logged(whole, "loss")
 
-    (tmp_path / "whole" / "checkpoint-6" / "rng_state.pth").unlink()
     resumed = trainer("resumed-without")
+    resumed._load_rng_state = lambda _: None
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
     assert len(changed(expected, weights(resumed.model))) > 10  # dropout is on, so the random state matters
 

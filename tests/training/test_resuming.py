@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import pkgutil
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from trainers import SGD, changed, make_bitext, weights
 
-from optical_hf.training.resuming import SETTINGS_FILE, newest_checkpoint
+from optical_hf.training.resuming import SETTINGS_FILE, check_checkpoint, is_whole, newest_checkpoint
 
 SAVED = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 10, "max_steps": 6, "dropout": 0.1}
 
@@ -127,12 +132,80 @@ def test_too_little_bitext_for_one_batch_is_an_error(build):
         trainer.train()
 
 
-def test_a_full_disk_is_named(build, monkeypatch):
-    trainer = build(make_bitext(16), folder="out", **SAVED)
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
+def test_a_checkpoint_whose_removal_was_killed_is_not_taken(build, whole, tmp_path, name):
+    (tmp_path / "out" / "checkpoint-6" / name).unlink()
+    with pytest.raises(ValueError, match=f"checkpoint-6 is not whole: {name} is missing"):
+        check_checkpoint(tmp_path / "out" / "checkpoint-6")
+    assert newest_checkpoint(tmp_path / "out") == str(tmp_path / "out" / "checkpoint-4")
 
-    def full(*args, **kwargs):
-        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
 
-    monkeypatch.setattr("transformers.Trainer._save_optimizer_and_scheduler", full)
-    with pytest.raises(OSError, match="Step 2: the checkpoint could not be written to .*out.*Make room"):
-        trainer.train()
+def test_checkpoints_that_a_kill_left_too_many_are_removed(build, whole, tmp_path):
+    (tmp_path / "out" / "checkpoint-2" / "model.safetensors").unlink()
+    resumed = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **{**SAVED, "save_total_limit": 2})
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))  # not the newest: 2 and 4 go in time
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint-4", "checkpoint-6"}
+    shutil.copytree(tmp_path / "out" / "checkpoint-4", tmp_path / "out" / "checkpoint-3")
+    resumed.train(resume_from_checkpoint=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint-4", "checkpoint-6"}
+
+
+def test_a_checkpoint_that_is_written_over_is_not_whole_until_it_is(build, whole, tmp_path, monkeypatch):
+    other = build(make_bitext(17), folder="out", lr_scheduler_type="constant", **SAVED)
+    monkeypatch.setattr(other, "_save_rng_state", lambda *_: sys.exit("killed"))
+    with pytest.raises(SystemExit, match="killed"):
+        other.train()
+    assert {path.name for path in (tmp_path / "out").iterdir() if is_whole(path)} == {"checkpoint-4", "checkpoint-6"}
+
+
+def test_the_time_before_a_stop_counts(build, whole, tmp_path):
+    path = tmp_path / "out" / "checkpoint-4" / SETTINGS_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 1000.0}))
+    resumed = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED)
+    resumed.train(resume_from_checkpoint=str(path.parent))
+    assert resumed.seconds_before == 1000.0
+    assert json.loads((tmp_path / "out" / "checkpoint-6" / SETTINGS_FILE).read_text())["seconds"] > 1000
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("transformers.modeling_utils.safe_save_file", SafetensorError(f"I/O error: {FULL}")),
+        ("optical_hf.files.os.replace", FULL),
+        (
+            "transformers.trainer.torch.save",
+            RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos"),
+        ),
+        ("transformers.trainer.TrainerState.save_to_json", FULL),
+    ],
+    ids=["weights", "settings", "optimizer", "trainer state"],
+)
+def test_a_disk_that_fills_in_mid_checkpoint(build, tmp_path, monkeypatch, place, error):
+    options = {"lr_scheduler_type": "constant", **SAVED}
+    whole = build(make_bitext(16), folder="whole", **options)
+    whole.train()
+    filling = build(make_bitext(16), folder="out", **options)
+
+    def fill(*arguments, **named):
+        if filling.state.global_step < 4:
+            return write(*arguments, **named)
+        for target in (each for each in arguments if isinstance(each, str | Path) and "checkpoint-4" in str(each)):
+            Path(target).write_bytes(b"half of it")
+        raise error
+
+    with monkeypatch.context() as patch:
+        write = pkgutil.resolve_name(place)
+        patch.setattr(place, fill)
+        with pytest.raises(
+            OSError, match="Step 4: the checkpoint could not be written to .*out .*Make room, and go on"
+        ):
+            filling.train()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint-2"}
+    resumed = build(make_bitext(16), folder="out", **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 6 and changed(weights(whole.model), weights(resumed.model)) == set()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ...bounds import check_count
-from ...files import write_json
+from ...files import remove_abandoned, scratch, write_json
 from ...launching import check_world_size
 from ...models.modeling_optical import OpticalModel
 from .compression import fit_rotation, pool_tokens, quantize
@@ -130,6 +130,7 @@ def build_index(
     if first is None:
         raise ValueError(f"There are no passages: no index was written to {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
     if state.is_main_process and "shards" not in (read_manifest(folder) or {}):
         with locked(folder):  # even if nothing is written yet: a folder that cannot be written shows now
             if read_manifest(folder) is None:
@@ -304,8 +305,8 @@ def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         described |= json.loads(backend.to_str())
         described |= {"truncation": None, "padding": None}  # left there by the last call
     else:
-        with TemporaryDirectory() as folder:
-            files = [Path(path) for path in tokenizer.save_vocabulary(folder)]
+        with scratch(gettempdir(), "optical-hf-vocabulary") as folder:
+            files = [Path(path) for path in tokenizer.save_vocabulary(str(folder))]
             described["files"] = {path.name: blake2b(path.read_bytes()).hexdigest() for path in files}
         described |= {"class": type(tokenizer).__name__, "added": tokenizer.get_added_vocab()}
     return fingerprint(described)

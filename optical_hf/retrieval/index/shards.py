@@ -6,8 +6,7 @@ lower dimension is in `rotation.safetensors`. Every file of tensors holds checks
 its docids and its rotation.
 
 Files are written under the lock of the folder only (`.lock`, an empty file), and never again: so builds that share a
-folder use each other's files, and a finished index is only read. Whatever temporary file is there when the lock is
-taken was left by a process that died, and is removed.
+folder use each other's files, and a finished index is only read.
 """
 
 from __future__ import annotations
@@ -297,7 +296,7 @@ def check_belongs(path: Path, metadata: Mapping[str, str], index: str, passages:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only one who writes to an index, and remove the temporary files of those who died while they did.
+    """Be the only one who writes to an index.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -308,8 +307,6 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OSError(f"The folder of the index, {folder}, cannot be written ({error}): choose another.") from error
     try:
-        for abandoned in folder.glob(".*.partial"):
-            abandoned.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
