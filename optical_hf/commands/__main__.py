@@ -17,6 +17,7 @@ COMMANDS = {
     "export": "Export a student to ONNX, PyLate, or single vectors.",
     "index": "Encode a collection into an index on disk.",
     "search": "Search an index.",
+    "fuse": "Fuse runs into one.",
 }
 
 

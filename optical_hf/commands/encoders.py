@@ -104,8 +104,8 @@ class SearchArguments:
     first_stage: str | None = field(
         default=None,
         metadata={
-            "help": "'bm25', or a TREC run, such as 'run.{language}.trec' for several languages: only what it "
-            "found is encoded and ranked."
+            "help": "'bm25', 'bm25-char4' (character 4-grams, across languages), or a TREC run, such as "
+            "'run.{language}.trec' for several languages: only what it found is encoded and ranked."
         },
     )
     depth: int = field(default=100, metadata={"help": "Passages of the first stage that are reranked."})

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
             searching.first_stage,
             {qid: text for qid, text in topics.items() if qid in qrels},
             lambda: iter_passages(collection.passages),
-            str(document_language),
+            document_language,
             output / "bm25",
             searching.depth,
         )

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from ..data.languages import language_code
 from .bm25_terms import ANALYSIS_VERSION, analyzer, import_extra, stemmer_of
 
+ANALYSIS = "analysis.json"  # says how the texts of an index were analysed
 POSTINGS_AT_ONCE = 1 << 22  # bounds the memory of building: some 300 MB
 
 
@@ -40,12 +41,12 @@ class BM25Index:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
-        if not (folder / "analysis.json").is_file():
+        if not is_bm25_index(folder):
             raise FileNotFoundError(f"{folder}: no BM25 index is there; write one with BM25Index.build.")
         bm25s = import_extra("bm25s")
         try:
-            analysis = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
-            self.language: str = analysis["language"]
+            analysis = json.loads((folder / ANALYSIS).read_text(encoding="utf-8"))
+            self.language: str | None = analysis["language"]  # None for character 4-grams
             self.passages: str = analysis["passages"]  # what `digest_passages` says of them
             version, stemmer = analysis.get("version", 1), analysis["stemmer"]
             self._scores = bm25s.BM25.load(folder, mmap=True)
@@ -60,9 +61,10 @@ class BM25Index:
                 f"{folder} was built by version {version} of the analysis; the terms of version {ANALYSIS_VERSION}, "
                 "which is here, are others: delete it, and build it again."
             )
-        if stemmer != stemmer_of(self.language):
+        stemmer_here = None if self.language is None else stemmer_of(self.language)
+        if stemmer != stemmer_here:
             raise ValueError(
-                f"{folder} was built with the stemmer {stemmer}, but PyStemmer has {stemmer_of(self.language)} for "
+                f"{folder} was built with the stemmer {stemmer}, but PyStemmer has {stemmer_here} for "
                 f"{self.language!r} here: install the same version, or build it again."
             )
         self._analyze = analyzer(self.language)
@@ -74,7 +76,7 @@ class BM25Index:
     def build(
         cls,
         passages: Iterable[tuple[str, str]],
-        language: str,
+        language: str | None,
         folder: str | os.PathLike[str],
         k1: float = 0.9,
         b: float = 0.4,
@@ -86,8 +88,9 @@ class BM25Index:
         Args:
             passages (`Iterable[tuple[str, str]]`):
                 Document ids, each once, and passages, such as of [`iter_passages`]. Read once.
-            language (`str`):
-                Language of passages and queries, see [`bm25_terms.analyzer`].
+            language (`str`, *optional*):
+                Language of passages and queries, see [`bm25_terms.analyzer`]. `None` where they are of different
+                languages: terms are then character 4-grams without diacritics.
             folder (`str` or `Path`):
                 Where to write it; not there yet, or empty.
             k1, b (`float`, *optional*, default to 0.9 and 0.4):
@@ -101,7 +104,7 @@ class BM25Index:
             ImportError: if bm25s or PyStemmer is not installed.
             ValueError: if there is no passage, or no term in any.
         """
-        folder, code = Path(folder), language_code(language)
+        folder, code = Path(folder), None if language is None else language_code(language)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} is there already: read it with BM25Index({str(folder)!r}), or delete it.")
         retriever = import_extra("bm25s").BM25(k1=k1, b=b, method="lucene")
@@ -114,10 +117,10 @@ class BM25Index:
             analysis = {
                 "version": ANALYSIS_VERSION,
                 "language": code,
-                "stemmer": stemmer_of(code),
+                "stemmer": None if code is None else stemmer_of(code),
                 "passages": postings.digest,
             }
-            (partial / "analysis.json").write_text(json.dumps(analysis) + "\n", encoding="utf-8")
+            (partial / ANALYSIS).write_text(json.dumps(analysis) + "\n", encoding="utf-8")
             os.replace(partial, folder)
         return cls(folder)
 
@@ -237,6 +240,11 @@ class _Postings:
             stop = int(ends[last - 1])
             yield start, stop, np.repeat(np.arange(passage, last, dtype=np.int32), self.distinct[passage:last])
             passage, start = last, stop
+
+
+def is_bm25_index(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder holds an index of BM25."""
+    return (Path(folder) / ANALYSIS).is_file()
 
 
 def digest_passages(passages: Iterable[tuple[str, str]]) -> str:
