@@ -18,6 +18,7 @@ COMMANDS = {
     "index": "Encode a collection into an index on disk.",
     "search": "Search an index.",
     "fuse": "Fuse runs into one.",
+    "rerank": "Rerank a run by a retriever or a cross-encoder.",
 }
 
 

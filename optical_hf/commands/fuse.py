@@ -5,8 +5,8 @@
     optical-hf fuse --runs bm25.trec maxsim.trec --method sum --qrels qrels.tsv --output fused.trec
 
 With `--qrels` the weights are chosen by cross-validation over the judged queries: none is used on a query that it was
-chosen on. They are printed with their nDCG@10, and written to `fused.trec.json`. Queries without judgement are fused by
-the weights chosen on all judged ones.
+chosen on. They are printed with their nDCG@10, and written to `fused.trec.json`. Queries without judgement are fused
+by the weights chosen on all judged ones.
 """
 
 from __future__ import annotations

@@ -69,9 +69,7 @@ def main(arguments: Sequence[str]) -> None:
     k = (100 if given.topics else 10) if given.k is None else given.k
     if is_bm25_index(given.index_dir):
         if encoders != EncoderArguments() or given.pooled:
-            raise ValueError(
-                f"{given.index_dir} holds an index of BM25, which takes no model: leave out its arguments."
-            )
+            raise ValueError(f"{given.index_dir} holds an index of BM25, which takes no model: leave it out.")
         found = BM25Index(given.index_dir).search(topics, k)
     else:
         found = _search(given, encoders, topics, k)

@@ -31,8 +31,8 @@ def first_stage(
 
     Args:
         source (`str` or `Path`):
-            `"bm25"` over the words of a language, `"bm25-char4"` over character 4-grams across languages, or a TREC run
-            file.
+            `"bm25"` over the words of a language, `"bm25-char4"` over character 4-grams across languages, or a TREC
+            run file.
         topics (`Mapping[str, str]`):
             Queries by id.
         passages (`Callable`):

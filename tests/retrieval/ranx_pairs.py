@@ -22,7 +22,7 @@ Run = dict[str, dict[str, float]]
 
 
 def pairs() -> list[tuple[Run, Run, list[float]]]:
-    """200 pairs of runs with their weights: up to 12 documents a query of 20, few different scores, some queries gone."""
+    """200 pairs of runs with their weights: up to 12 documents a query of 20, many ties, some queries gone."""
     chance = random.Random(0)
     made = []
     for _ in range(200):
