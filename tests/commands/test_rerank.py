@@ -63,18 +63,19 @@ def test_rerank_writes_what_the_function_gives(call, folder, tiny_cross_encoder,
 
 
 def test_evaluate_measures_a_cross_encoder(call, folder, tiny_cross_encoder):
+    out = folder / "out"
     common = ("evaluate", "--model", tiny_cross_encoder, "--topics", folder / "topics.tsv", "--depth=2")
-    common += ("--passages", folder / "passages.jsonl", "--qrels", folder / "qrels.tsv", "--output_dir", folder / "out")
+    common += ("--passages", folder / "passages.jsonl", "--qrels", folder / "qrels.tsv", "--output_dir", out)
     assert "is a cross-encoder, which ranks what a --first_stage found: give one" in call(*common)
     printed = call(*common, "--first_stage", folder / "run.trec")
     reranked = rerank(RUN, TOPICS, TEXTS.items(), load_cross_encoder(tiny_cross_encoder), 2)
     expected = {qid: dict(list(found.items())[:2]) for qid, found in reranked.items()}  # of the first stage's two best
-    assert read_run(folder / "out" / "run.trec") == expected
-    metrics = json.loads((folder / "out" / "metrics.json").read_text())
+    assert read_run(out / "run.trec") == expected
+    metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["by_scoring"] == {"cross_encoder": score_run(expected, QRELS)}
     assert metrics["scoring"] == "cross_encoder" and metrics["ndcg@10"] == score_run(expected, QRELS)["ndcg@10"]
     assert metrics["protocol"] == "full collection of passages.jsonl, 2 of run.trec reranked"
-    assert len(metrics["weights"]["model"]) == 32 and "index" not in metrics and not (folder / "out" / "index").exists()
+    assert len(metrics["weights"]["model"]) == 32 and "index" not in metrics and not (out / "index").exists()
     assert printed.startswith("cross_encoder  ndcg@10")
 
 
@@ -88,7 +89,7 @@ def test_bad_input_gives_one_line_and_writes_nothing(call, folder, tiny_cross_en
         (*common, folder / "out.trec", *model, "--pooled"): "A cross-encoder has no vectors",
         (*common, folder / "out.trec", *model, "--query_prefix=q"): "--query_prefix is for models that encode",
         (*common, folder / "out.trec", "--model", folder): f"{folder} has no config.json",
-        ("index", "--model", tiny_cross_encoder, "--passages", folder / "passages.jsonl", "--index_dir", folder / "i"): (
+        ("index", *model, "--passages", folder / "passages.jsonl", "--index_dir", folder / "i"): (
             f"{tiny_cross_encoder} is a cross-encoder, which scores pairs and encodes nothing"
         ),
     }.items():
