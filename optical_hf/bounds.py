@@ -80,3 +80,28 @@ def check_fields(arguments: Any, check: Callable[..., None], *names: str, **boun
     for name in names:
         if getattr(arguments, name) is not None:
             check(f"--{name}", getattr(arguments, name), **bounds)
+
+
+def check_training(arguments: Any) -> None:
+    """Check the numbers of a `TrainingArguments`: those out of bounds would stop a training midway, or give NaN."""
+    check_fields(
+        arguments,
+        check_count,
+        *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+        *("eval_accumulation_steps", "torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout"),
+        "dataloader_prefetch_factor",
+    )
+    check_fields(arguments, check_count, "save_total_limit", least=0)  # 0 keeps all
+    check_fields(arguments, check_count, "dataloader_num_workers", least=0, most=1024)
+    check_fields(arguments, check_count, "seed", "data_seed", least=0, most=MOST_SEED)
+    if arguments.max_steps != -1:  # as many as the epochs have
+        check_fields(arguments, check_count, "max_steps")
+    check_fields(arguments, check_number, "num_train_epochs", "logging_steps", "eval_steps", "save_steps", above=True)
+    check_fields(arguments, check_number, "label_smoothing_factor", most=1)
+    check_fields(arguments, check_number, "adam_beta1", "adam_beta2", most=1, below=True)
+    check_fields(
+        arguments,
+        check_number,
+        *("learning_rate", "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "eval_delay"),
+        "neftune_noise_alpha",
+    )

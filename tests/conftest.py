@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import hub  # noqa: F401
+from rerankers import tiny_cross_encoder  # noqa: F401
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from trainers import build  # noqa: F401
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast

@@ -7,19 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from accelerate import PartialState
 
 from ..bounds import check_count, check_fields, check_memory
+from ..models.cross_encoders import is_cross_encoder, load_cross_encoder
 from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalTeacher
 from ..quickstart import quickstart_model
 from ..retrieval.index.build import check_options, model_fingerprint
 
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
 logger = logging.getLogger(__name__)
+
+_TEXT_OPTIONS = ("query_prefix", "document_prefix", "query_length", "document_length")
 
 
 @dataclass
@@ -58,14 +64,29 @@ class EncoderArguments:
             )
         return query_model, query_model
 
+    def load_cross_encoder(self) -> CrossEncoder | None:
+        """Load the model if it is a cross-encoder; `None` if it is not."""
+        if self.model in (None, "quickstart") or not is_cross_encoder(str(self.model)):
+            return None
+        for name in ("document_model", *_TEXT_OPTIONS):
+            if getattr(self, name) is not None:
+                raise ValueError(f"--{name} is for models that encode; {self.model} is a cross-encoder.")
+        return load_cross_encoder(str(self.model))
+
     def _load(self, name: str) -> OpticalTeacher:
         if name == "quickstart":
             name = str(quickstart_model())
-        names = ("query_prefix", "document_prefix", "query_length", "document_length")
-        options = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        elif is_cross_encoder(name):
+            raise ValueError(
+                f"{name} is a cross-encoder, which scores pairs and encodes nothing: it is for `optical-hf rerank` "
+                "and `optical-hf evaluate --first_stage`."
+            )
+        options = {name: getattr(self, name) for name in _TEXT_OPTIONS if getattr(self, name) is not None}
         return OpticalTeacher.from_checkpoint(name, **options).to(PartialState().device)
 
-    def description(self, query_model: OpticalTeacher, document_model: OpticalTeacher) -> dict[str, Any]:
+    def description(
+        self, query_model: OpticalTeacher | CrossEncoder, document_model: OpticalTeacher | CrossEncoder
+    ) -> dict[str, Any]:
         """What a result says of the models it is about."""
         packages = {"optical_hf": version("optical-hf"), "torch": torch.__version__}
         made_by = {"model": model_fingerprint(query_model)}
@@ -108,8 +129,8 @@ class SearchArguments:
     first_stage: str | None = field(
         default=None,
         metadata={
-            "help": "'bm25', or a TREC run, such as 'run.{language}.trec' for several languages: only what it "
-            "found is encoded and ranked."
+            "help": "'bm25', 'bm25-char4' (character 4-grams, across languages), or a TREC run, such as "
+            "'run.{language}.trec' for several languages: only what it found is encoded and ranked."
         },
     )
     depth: int = field(default=100, metadata={"help": "Passages of the first stage that are reranked."})

@@ -4,8 +4,9 @@
         --topics topics.yo.tsv --passages passages.en.jsonl --qrels qrels.yo.tsv --output_dir measured
 
 `--model` is a student, a teacher, an encoder or a sentence-transformers model, a folder or a Hub name. Without
-`--document_model` it encodes the passages too. `accelerate launch -m optical_hf.commands.evaluate` spreads both
-encoding and search over its processes. A run that was stopped goes on where it was.
+`--document_model` it encodes the passages too. With `--first_stage` it may be a cross-encoder.
+`accelerate launch -m optical_hf.commands.evaluate` spreads both encoding and search over its processes. A run that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from ..arguments import ArgumentReader
 from ..data.languages import language_code
 from ..data.trec_files import iter_passages, read_qrels, read_topics, write_run
-from ..evaluation.collection import check_collection, evaluate_collection
+from ..evaluation.collection import check_collection, evaluate_collection, evaluate_cross_encoder
 from ..files import write_json
 from ..launching import check_files, check_writable, run, start_logging, start_processes
 from ..retrieval.candidates import first_stage
@@ -74,25 +75,41 @@ def main(arguments: Sequence[str]) -> None:
             searching.first_stage,
             {qid: text for qid, text in topics.items() if qid in qrels},
             lambda: iter_passages(collection.passages),
-            str(document_language),
+            document_language,
             output / "bm25",
             searching.depth,
         )
     missing = check_collection(topics, qrels, iter_passages(collection.passages), candidates, strict=searching.strict)
-    query_model, document_model = encoders.load()
-    measured = evaluate_collection(
-        query_model,
-        document_model,
-        topics,
-        qrels,
-        iter_passages(collection.passages),
-        kept.index_dir or output / "index",
-        candidates=candidates,
-        missing=missing,
-        batch_size=encoders.batch_size,
-        memory_gb=searching.memory_gb,
-        **kept.options(),
-    )
+    cross_encoder = encoders.load_cross_encoder()
+    if cross_encoder is not None:
+        if candidates is None:
+            raise ValueError(f"{encoders.model} is a cross-encoder, which ranks what a --first_stage found: give one.")
+        description = encoders.description(cross_encoder, cross_encoder)
+        measured = evaluate_cross_encoder(
+            cross_encoder,
+            topics,
+            qrels,
+            iter_passages(collection.passages),
+            candidates,
+            missing=missing,
+            batch_size=encoders.batch_size,
+        )
+    else:
+        query_model, document_model = encoders.load()
+        description = {"index": kept.options(), **encoders.description(query_model, document_model)}
+        measured = evaluate_collection(
+            query_model,
+            document_model,
+            topics,
+            qrels,
+            iter_passages(collection.passages),
+            kept.index_dir or output / "index",
+            candidates=candidates,
+            missing=missing,
+            batch_size=encoders.batch_size,
+            memory_gb=searching.memory_gb,
+            **kept.options(),
+        )
     if not state.is_main_process:
         return
     first = next(iter(measured))
@@ -108,8 +125,7 @@ def main(arguments: Sequence[str]) -> None:
             "num_queries": len(qrels),
             "missing": missing,
             "by_scoring": {scoring: each.scores for scoring, each in measured.items()},
-            "index": kept.options(),
-            **encoders.description(query_model, document_model),
+            **description,
             "per_query": {scoring: each.per_query for scoring, each in measured.items()},
         },
         indent=2,

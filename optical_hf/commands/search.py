@@ -3,13 +3,14 @@
     optical-hf search --model yoruba-student --index_dir index --query "Ta ni ó kọ ìwé yìí?"
     optical-hf search --model yoruba-student --index_dir index --topics topics.yo.tsv --run run.trec
 
-The index is one that `optical-hf index` or `optical-hf evaluate` left. `--model` encodes the questions only.
+The index is one that `optical-hf index` or `optical-hf evaluate` left. `--model` encodes the questions only; an index
+of BM25 needs none.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from ..arguments import ArgumentReader
 from ..bounds import check_count, check_fields, check_memory
 from ..data.trec_files import iter_passages, read_topics, write_run
 from ..launching import check_files, run, start_logging, start_processes
+from ..retrieval.bm25 import BM25Index, is_bm25_index
 from ..retrieval.index.exact import PassageIndex
+from ..retrieval.search import Run
 from .encoders import EncoderArguments
 
 
@@ -62,16 +65,13 @@ def main(arguments: Sequence[str]) -> None:
     state = start_processes()
     start_logging(state.is_main_process)
     topics = read_topics(given.topics) if given.topics else {f"query {i}": text for i, text in enumerate(given.query)}
-    index = PassageIndex.load(given.index_dir)
-    if index.manifest["options"]["single"] and not given.pooled:
-        raise ValueError(f"{given.index_dir} holds one vector a passage (--single): give --pooled.")
-    model, _ = encoders.load()
-    tokens, pooled = model.encode_both(list(topics.values()), "query", batch_size=encoders.batch_size)
     k = (100 if given.topics else 10) if given.k is None else given.k
-    if given.pooled:
-        found = index.search_pooled(pooled, list(topics), k=k, memory_gb=given.memory_gb)
+    if is_bm25_index(given.index_dir):
+        if encoders != EncoderArguments() or given.pooled:
+            raise ValueError(f"{given.index_dir} holds an index of BM25, which takes no model: leave it out.")
+        found = BM25Index(given.index_dir).search(topics, k)
     else:
-        found = index.search(tokens, list(topics), k=k, memory_gb=given.memory_gb)
+        found = _search(given, encoders, topics, k)
     if not state.is_main_process:
         return
     if given.run is not None:
@@ -84,6 +84,17 @@ def main(arguments: Sequence[str]) -> None:
         print(topics[qid])
         for rank, (docid, score) in enumerate(results.items(), start=1):
             print(f"{rank:4}  {score:8.4f}  {docid}  {texts.get(docid, '')}".rstrip())
+
+
+def _search(given: SearchedArguments, encoders: EncoderArguments, topics: Mapping[str, str], k: int) -> Run:
+    index = PassageIndex.load(given.index_dir)
+    if index.manifest["options"]["single"] and not given.pooled:
+        raise ValueError(f"{given.index_dir} holds one vector a passage (--single): give --pooled.")
+    model, _ = encoders.load()
+    tokens, pooled = model.encode_both(list(topics.values()), "query", batch_size=encoders.batch_size)
+    if given.pooled:
+        return index.search_pooled(pooled, list(topics), k=k, memory_gb=given.memory_gb)
+    return index.search(tokens, list(topics), k=k, memory_gb=given.memory_gb)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..bounds import check_count, check_memory
 from ..data.retrieval_set import check_judgements, check_passages, check_queries, relevant_docids
@@ -14,7 +14,11 @@ from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..models.modeling_optical import OpticalModel
 from ..retrieval.index.build import build_index
 from ..retrieval.index.exact import check_budget
+from ..retrieval.reranking import score_pairs
 from ..retrieval.search import Run, check_vectors
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 SCORINGS = ("maxsim", "pooled")
 Qrels = Mapping[str, Mapping[str, int]]
@@ -171,9 +175,42 @@ def evaluate_collection(
     if not index_options.get("single"):
         runs["maxsim"] = index.search(tokens, list(judged), **options)
     runs["pooled"] = index.search_pooled(pooled, list(judged), **options)
-    measured = {}
-    for scoring, run in runs.items():
-        scores = score_run(run, {qid: dict(documents) for qid, documents in qrels.items()}, per_query=True)
-        per_query = scores.pop("per_query")
-        measured[scoring] = Measured(run, scores, per_query, named.missing)
-    return measured
+    return {scoring: _measured(run, qrels, named.missing) for scoring, run in runs.items()}
+
+
+def evaluate_cross_encoder(
+    model: CrossEncoder,
+    topics: Mapping[str, str],
+    qrels: Qrels,
+    passages: Iterable[tuple[str, str]],
+    candidates: Candidates,
+    *,
+    missing: Mapping[str, int] | None = None,
+    batch_size: int = 32,
+) -> dict[str, Measured]:
+    """Rank the candidates of all judged topics by a cross-encoder, and score the run.
+
+    Args:
+        model (`CrossEncoder`):
+            Of sentence-transformers; gives one score a pair.
+        topics, qrels, passages, candidates, missing, batch_size:
+            As in [`evaluate_collection`]. The texts of the candidates are held in memory.
+
+    Returns:
+        `dict[str, Measured]`: by `"cross_encoder"`.
+
+    Raises:
+        ValueError: as [`check_collection`] and [`score_pairs`].
+    """
+    check_count("batch_size", batch_size)
+    named = _Named(topics, qrels, candidates, missing=missing)
+    texts = dict(named.among(passages))
+    there = {qid: [docid for docid in candidates.get(qid, ()) if docid in texts] for qid in topics if qid in qrels}
+    run = score_pairs(model, topics, texts, there, batch_size)
+    return {"cross_encoder": _measured(run, qrels, named.missing)}
+
+
+def _measured(run: Run, qrels: Qrels, missing: dict[str, int]) -> Measured:
+    scores = score_run(run, {qid: dict(documents) for qid, documents in qrels.items()}, per_query=True)
+    per_query = scores.pop("per_query")
+    return Measured(run, scores, per_query, missing)

@@ -36,7 +36,7 @@ def push_student(
     token: str | None = None,
     commit_message: str = "Upload student",
 ) -> CommitInfo:
-    """Push a student's folder to the Hub, in one commit: either all of it is there afterwards, or nothing of it.
+    """Push the folder of a student or a cross-encoder to the Hub, in one commit: all of it, or nothing.
 
     What lands are weights, configuration, tokenizer, code, the files of sentence-transformers and PyLate, and the card
     with its results: see [`pushed_files`]. What an earlier student left there, and this one has not, is deleted if it
@@ -45,7 +45,7 @@ def push_student(
 
     Args:
         folder (`str` or `Path`):
-            Where the student was saved. It is only read.
+            Where the model was saved. It is only read.
         repo_id (`str`):
             `user/name`; the repository is made if it is not there.
         private (`bool`, *optional*):

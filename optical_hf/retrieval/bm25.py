@@ -18,7 +18,7 @@ from ..data.languages import language_code
 from ..files import changed_files, checksums, pop_digest, read_json, scratch, with_digest, write_json
 from .bm25_terms import ANALYSIS_VERSION, analyzer, import_extra, stemmer_of
 
-ANALYSIS = "analysis.json"
+ANALYSIS = "analysis.json"  # says how the texts of an index were analysed
 POSTINGS_AT_ONCE = 1 << 22  # bounds the memory of building: some 300 MB
 
 
@@ -42,7 +42,7 @@ class BM25Index:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
-        if not (folder / ANALYSIS).is_file():
+        if not is_bm25_index(folder):
             raise FileNotFoundError(f"{folder}: no BM25 index is there; write one with BM25Index.build.")
         bm25s = import_extra("bm25s")
         remedy = "delete the folder, and build the index again."
@@ -61,12 +61,13 @@ class BM25Index:
             raise ValueError(f"{folder / ANALYSIS} has no checksums of the files beside it: {remedy}")
         if damaged := changed_files(folder, analysis["checksums"]):
             raise ValueError(f"{folder / damaged[0]} is damaged or missing: {remedy}")
-        self.language: str = analysis["language"]
+        self.language: str | None = analysis["language"]  # None for character 4-grams
         self.passages: str = analysis["passages"]  # what `digest_passages` says of them
-        if analysis["stemmer"] != stemmer_of(self.language):
+        stemmer_here = None if self.language is None else stemmer_of(self.language)
+        if analysis["stemmer"] != stemmer_here:
             raise ValueError(
-                f"{folder} was built with the stemmer {analysis['stemmer']}, but PyStemmer has "
-                f"{stemmer_of(self.language)} for {self.language!r} here: install the same version, or build it again."
+                f"{folder} was built with the stemmer {analysis['stemmer']}, but PyStemmer has {stemmer_here} for "
+                f"{self.language!r} here: install the same version, or build it again."
             )
         self._scores = bm25s.BM25.load(folder, mmap=True)
         self._docids = np.memmap(folder / "docids.txt", dtype=np.uint8, mode="r")
@@ -80,7 +81,7 @@ class BM25Index:
     def build(
         cls,
         passages: Iterable[tuple[str, str]],
-        language: str,
+        language: str | None,
         folder: str | os.PathLike[str],
         k1: float = 0.9,
         b: float = 0.4,
@@ -92,8 +93,9 @@ class BM25Index:
         Args:
             passages (`Iterable[tuple[str, str]]`):
                 Document ids, each once, and passages, such as of [`iter_passages`]. Read once.
-            language (`str`):
-                Language of passages and queries, see [`bm25_terms.analyzer`].
+            language (`str`, *optional*):
+                Language of passages and queries, see [`bm25_terms.analyzer`]. `None` where they are of different
+                languages: terms are then character 4-grams without diacritics.
             folder (`str` or `Path`):
                 Where to write it; not there yet, or empty.
             k1, b (`float`, *optional*, default to 0.9 and 0.4):
@@ -107,7 +109,7 @@ class BM25Index:
             ImportError: if bm25s or PyStemmer is not installed.
             ValueError: if there is no passage, or no term in any.
         """
-        folder, code = Path(folder), language_code(language)
+        folder, code = Path(folder), None if language is None else language_code(language)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} is there already: read it with BM25Index({str(folder)!r}), or delete it.")
         retriever = import_extra("bm25s").BM25(k1=k1, b=b, method="lucene")
@@ -120,7 +122,7 @@ class BM25Index:
             analysis = {
                 "version": ANALYSIS_VERSION,
                 "language": code,
-                "stemmer": stemmer_of(code),
+                "stemmer": None if code is None else stemmer_of(code),
                 "passages": postings.digest,
             }
             write_json(partial / ANALYSIS, with_digest({**analysis, "checksums": checksums(partial)}))
@@ -242,6 +244,11 @@ class _Postings:
             stop = int(ends[last - 1])
             yield start, stop, np.repeat(np.arange(passage, last, dtype=np.int32), self.distinct[passage:last])
             passage, start = last, stop
+
+
+def is_bm25_index(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder holds an index of BM25."""
+    return (Path(folder) / ANALYSIS).is_file()
 
 
 def digest_passages(passages: Iterable[tuple[str, str]]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from ..data.characters import normalized
 from ..data.languages import language_code
 from .bm25_letters import letter_folding
 
@@ -36,26 +37,43 @@ _BIGRAM_LETTERS = (
 )
 
 
-def analyzer(language: str) -> Callable[[str], list[str]]:
+GRAM = 4  # characters
+_MARKS = re.compile("[\u0300-\u036f]+")  # of Latin, Greek and Cyrillic letters; in other scripts marks are vowels
+
+
+def analyzer(language: str | None) -> Callable[[str], list[str]]:
     """Make the function that cuts texts of a language into terms, with their letters as [`letter_folding`] makes them.
 
     Terms are stems where PyStemmer has a stemmer, and words elsewhere; in scripts that do not part words by spaces,
     whatever the language, pairs of neighbouring letters, and letters with a vowel or a tone on them. No stop words are
     left out.
 
+    Without a language, terms are the 4 neighbouring characters of words without diacritics, the ends of a word among
+    them: what queries share with passages of another language, such as names, however either language writes them.
+
     Args:
-        language (`str`): as [`languages.language_code`] reads it.
+        language (`str`, *optional*): as [`languages.language_code`] reads it, or `None`.
 
     Raises:
-        ImportError: if PyStemmer is not installed.
+        ImportError: if PyStemmer is not installed, which is not needed without a language.
 
     Example:
         >>> analyzer("en")("Rivers, running"), analyzer("zh")("尼罗河 Nile")
         (['river', 'run'], ['尼罗', '罗河', 'nile'])
+        >>> analyzer(None)("Tójò, Ọ")
+        ['_toj', 'tojo', 'ojo_', '_o_']
     """
-    code = language_code(language)
+    code = "" if language is None else language_code(language)
     fold = letter_folding(code)
     words, unspaced, runs, characters = _patterns()
+
+    def character_grams(text: str) -> list[str]:
+        text = _MARKS.sub("", normalized("NFD", fold(text)))
+        ended = [f"_{word}_" for word in words.findall(text)]
+        return [word[start : start + GRAM] for word in ended for start in range(max(1, len(word) - GRAM + 1))]
+
+    if language is None:
+        return character_grams
     stemmer = stemmer_of(code)
     stem: Callable[[list[str]], list[str]] = list
     if stemmer is not None:

@@ -1,4 +1,4 @@
-"""The model card of a student and its evaluation results, written from what its run recorded."""
+"""The model card of a student or a cross-encoder, and evaluation results, written from what its run recorded."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..files import pop_digest, read_json, write_text
 from ..hub.files import RESULTS_CHANGED
 from ..metrics import NDCG
 from ..models.configuration_optical import OpticalConfig
+from ..models.cross_encoders import is_cross_encoder
+from .cross_encoder_card import card_template, cross_encoder_card
 
 logger = logging.getLogger(__name__)
 
 TAGS = ("multi-vector", "colbert", "late-interaction", "optical", "cross-lingual")
 EVAL_RESULTS = Path(".eval_results") / "optical_hf.yaml"
-# What the wheel holds, and in a working copy the folder it is made from.
-_TEMPLATES = (Path(__file__).with_name("model_cards"), Path(__file__).parents[2] / "model_cards")
 _METRICS = {
     NDCG: ("ndcg_at_10", "nDCG@10, MaxSim"),
     f"pooled_{NDCG}": ("pooled_ndcg_at_10", "nDCG@10, pooled vectors"),
@@ -34,15 +34,15 @@ _METRICS = {
 
 
 def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, license: str | None = None) -> Path:
-    """Write `README.md` and `.eval_results/optical_hf.yaml` into the folder of a student.
+    """Write `README.md` into the folder of a student or a cross-encoder; a student has `.eval_results` too.
 
-    All they say comes from `config.json` and `results.json`, as `optical-hf distill` and `train` write it. What is not
+    All they say comes from `results.json`, as the training's command writes it, and `config.json`. What is not
     recorded is left out; without `results.json`, the card says how the model is loaded, and that nothing more is
     known.
 
     Args:
         folder (`str` or `Path`):
-            The folder of a saved student. A card in it is overwritten.
+            The folder of a saved student or cross-encoder. A card in it is overwritten.
         repo_id (`str`, *optional*):
             Its name on the Hub, for the code that loads it. The folder's name by default.
         license (`str`, *optional*):
@@ -53,7 +53,7 @@ def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, li
 
     Raises:
         FileNotFoundError: if there is no `config.json`.
-        ValueError: if `config.json` is not a student's, or `results.json` not what a run writes.
+        ValueError: if `config.json` is of neither, or `results.json` not what a run writes.
 
     Example:
 
@@ -74,10 +74,10 @@ def write_card(folder: str | os.PathLike[str], *, repo_id: str | None = None, li
 
 
 def name_card(folder: str | os.PathLike[str], repo_id: str) -> None:
-    """Write the card anew with the student's name on the Hub in it, unless somebody has edited it by hand.
+    """Write the card anew with the model's name on the Hub in it, unless somebody has edited it by hand.
 
     Args:
-        folder (`str` or `Path`): the folder of a saved student.
+        folder (`str` or `Path`): the folder of a saved student or cross-encoder.
         repo_id (`str`): its name on the Hub.
 
     Raises:
@@ -87,7 +87,7 @@ def name_card(folder: str | os.PathLike[str], repo_id: str) -> None:
     card = folder / "README.md"
     if card.is_file():
         text = card.read_text(encoding="utf-8", errors="replace")
-        name = re.search(r'AutoModel\.from_pretrained\("([^"]+)"', text)
+        name = re.search(r'(?:AutoModel\.from_pretrained|CrossEncoder)\("([^"]+)"', text)
         if name is None or text != _render(folder, name[1], None, None)[0]:
             if repo_id not in text:
                 logger.warning("%s was edited, or is of another version: it stays without the name %s.", card, repo_id)
@@ -130,14 +130,20 @@ def _student(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder).resolve()
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is not the folder of a saved student.")
-    if (kind := _read(folder / "config.json").get("model_type")) != OpticalConfig.model_type:
-        raise ValueError(f"{folder} holds a model of type {kind!r}, which is no student.")
+    kind = _read(folder / "config.json").get("model_type")
+    if kind != OpticalConfig.model_type and not is_cross_encoder(folder):
+        raise ValueError(f"{folder} holds a model of type {kind!r}, which is neither a student nor a cross-encoder.")
     return folder
 
 
 def _render(folder: Path, name: str, repo_id: str | None, license: str | None) -> tuple[str, str]:
     """The card, and the file of evaluation results if there are any."""
     results = _read(folder / "results.json") if (folder / "results.json").is_file() else {}
+    try:
+        if is_cross_encoder(folder):
+            return str(cross_encoder_card(results, name, license)), ""
+    except (LookupError, TypeError, AttributeError, ValueError, UndefinedError) as error:
+        raise ValueError(f"{folder / 'results.json'} is not as a run writes it: {error!r}.") from error
     try:
         config = OpticalConfig.from_pretrained(folder)
     except (TypeError, LookupError, AttributeError, ValueError, OSError) as error:
@@ -187,10 +193,9 @@ def _card(
     best = arguments.get("metric_for_best_model") if arguments.get("load_best_model_at_end") else None
     held_out = {key.rpartition("_")[2]: value for key, value in (results.get("held_out") or {}).items()}
     rows = {seen: [(key, row) for key, row in evaluated.items() if row["seen"] is seen] for seen in (True, False)}
-    template = "retriever.md" if results.get("task") == "retrieval" else "student.md"
     return ModelCard.from_template(
         data,
-        template_path=str(next(path for path in _TEMPLATES if path.is_dir()) / template),
+        template_path=card_template("retriever" if results.get("task") == "retrieval" else "student"),
         name=name.rpartition("/")[2],
         repo=_literal(name),
         results=results,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from ..bounds import MOST_SEED, check_count, check_fields, check_number
+from ..bounds import check_count, check_fields, check_number, check_training
 
 # Of the redeclared arguments, those that decide on nothing, or, as the number of epochs, may grow.
 _IDLE = ("passage_cache", "per_device_eval_batch_size", "logging_steps", "save_total_limit", "num_train_epochs")
@@ -57,28 +57,9 @@ class OpticalArguments(TrainingArguments):
             )
 
     def _check_numbers(self) -> None:
-        """Refuse what is out of bounds, inherited numbers too: they would stop a training midway, or give NaN."""
-        check_fields(
-            self,
-            check_count,
-            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
-            *("eval_accumulation_steps", "torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout"),
-            "dataloader_prefetch_factor",
-        )
-        check_fields(self, check_count, "save_total_limit", "freeze_layers", least=0)  # 0 keeps all, or freezes none
-        check_fields(self, check_count, "dataloader_num_workers", least=0, most=1024)
-        check_fields(self, check_count, "seed", "data_seed", least=0, most=MOST_SEED)
-        if self.max_steps != -1:  # as many as the epochs have
-            check_fields(self, check_count, "max_steps")
-        check_fields(self, check_number, "num_train_epochs", "logging_steps", "eval_steps", "save_steps", above=True)
-        check_fields(self, check_number, "dropout", "label_smoothing_factor", most=1)
-        check_fields(self, check_number, "adam_beta1", "adam_beta2", most=1, below=True)
-        check_fields(
-            self,
-            check_number,
-            *("learning_rate", "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "eval_delay"),
-            "neftune_noise_alpha",
-        )
+        check_training(self)
+        check_fields(self, check_count, "freeze_layers", least=0)
+        check_fields(self, check_number, "dropout", most=1)
 
     @classmethod
     def decisive(cls) -> tuple[str, ...]:

@@ -83,6 +83,35 @@ def test_index_and_search_give_the_run_of_a_search_in_memory(call, tiny_encoder,
     assert len(pooled.splitlines()) == 5 and pooled.splitlines()[1].startswith("   1    ")
 
 
+def test_index_and_search_of_bm25(call, passages, tmp_path):
+    (tmp_path / "topics.tsv").write_text("q0\tWróte bòok?\nq1\trains\nq2\thabari\n")
+    index = ("index", "--passages", passages, "--index_dir")
+    search_in = ("search", "--topics", tmp_path / "topics.tsv", "--run", tmp_path / "run.trec", "--index_dir")
+    assert call(*index, tmp_path / "char4", "--model=bm25-char4") == (
+        f"{tmp_path}/char4 holds a BM25 index of 4 passages.\n"
+    )
+    assert call(*search_in, tmp_path / "char4") == f"{tmp_path}/run.trec holds the run of 3 queries.\n"
+    run = read_run(tmp_path / "run.trec")
+    assert {qid: list(found) for qid, found in run.items()} == {"q0": ["d0", "d3", "d2"], "q1": ["d2", "d1"]}
+    call(*index, tmp_path / "words", "--model=bm25", "--language=en")
+    printed = call("search", "--index_dir", tmp_path / "words", "--query", "raining", "--k=1")
+    assert printed.splitlines()[1].split()[::2] == ["1", "d2"]
+    for words, message in {
+        (*index, tmp_path / "new", "--model=bm25"): "--language and --model bm25 go together",
+        (*index, tmp_path / "new", "--model=bm25-char4", "--language=en"): "--language and --model bm25 go together",
+        (*index, tmp_path / "new", "--model=bm25-char4", "--dim=8"): "--model bm25-char4 takes --passages, --language",
+        (*index, tmp_path / "char4", "--model=bm25", "--language=en"): f"{tmp_path}/char4 holds an index of character",
+        (
+            *search_in,
+            tmp_path / "char4",
+            "--model=e5",
+        ): f"{tmp_path}/char4 holds an index of BM25, which",
+        (*search_in, tmp_path / "char4", "--pooled"): f"{tmp_path}/char4 holds an index of BM25, which",
+    }.items():
+        assert call(*words).startswith(f"error: {message}")
+    assert not (tmp_path / "new").exists()
+
+
 def test_search_says_what_is_missing(call, tmp_path):
     assert call("search", "--index_dir", tmp_path) == (
         "error: Give either --query with one or more questions, or --topics with a file of them."

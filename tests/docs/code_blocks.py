@@ -29,7 +29,16 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-GUIDES = ("distil", "recipe", "evaluate", "index-and-serve", "train-a-retriever", "your-loss", "gpus")
+GUIDES = (
+    "distil",
+    "recipe",
+    "evaluate",
+    "index-and-serve",
+    "train-a-retriever",
+    "rerank-and-fuse",
+    "your-loss",
+    "gpus",
+)
 FIRST = [ROOT / "docs" / "index.md", *(ROOT / "docs" / "guides" / f"{name}.md" for name in GUIDES)]
 RUN, SHOWN = ("bash", "python"), ("text", "bibtex", "yaml")
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -14,6 +14,7 @@ from optical_hf.retrieval import bm25
 from optical_hf.retrieval import bm25_terms as analysis
 from optical_hf.retrieval.bm25 import BM25Index
 from optical_hf.retrieval.bm25_terms import analyzer
+from optical_hf.retrieval.candidates import bm25_index, first_stage
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,39 @@ from optical_hf.retrieval.bm25_terms import analyzer
 )  # fmt: skip
 def test_terms_of_each_language(language, text, terms):
     assert analyzer(language)(text) == terms
+
+
+def test_character_grams_across_languages():
+    grams = analyzer(None)
+    assert grams("Tójò ọ̀!") == ["_toj", "tojo", "ojo_", "_o_"]
+    assert grams("Ọbáfẹ́mi") == grams("OBAFEMI") == ["_oba", "obaf", "bafe", "afem", "femi", "emi_"]
+    # Marks of other scripts are vowels, and stay.
+    assert grams("కి") == ["_కి_"] and grams("３") == ["_3_"] and grams("?! ") == []
+
+
+def test_an_index_across_languages(tmp_path):
+    passages = [("a", "Obafemi Awolowo was born in 1909"), ("b", "The Niger flows"), ("c", "Rain fell in Lagos")]
+    index = BM25Index.build(passages, None, tmp_path / "index")
+    topics = {"1": "Ìlú wo ni wọ́n bí Ọbáfẹ́mi Awólọ́wọ̀ sí?", "2": "Kí ni Odò Náíjà?"}
+    found = index.search(topics)
+    assert list(found["1"]) == ["a"] and found["2"] == {}
+    assert BM25Index(tmp_path / "index").search(topics) == found and index.language is None
+    assert BM25Index.build(passages, "yo", tmp_path / "words").search(topics) == {"1": {}, "2": {}}
+
+
+def test_an_index_of_other_terms_is_not_taken(tmp_path):
+    def passages():
+        return iter(PASSAGES)
+
+    assert len(bm25_index(passages, None, tmp_path / "index")) == 3
+    assert len(bm25_index(passages, None, tmp_path / "index")) == 3
+    with pytest.raises(ValueError, match="index holds an index of character 4-grams, not of words of 'sw': delete it"):
+        bm25_index(passages, "swa", tmp_path / "index")
+    assert bm25_index(passages, "swa", tmp_path / "words").language == "sw"
+    with pytest.raises(ValueError, match="words holds an index of words of 'sw', not of character 4-grams"):
+        bm25_index(passages, None, tmp_path / "words")
+    with pytest.raises(ValueError, match="words holds an index of other passages"):
+        bm25_index(lambda: iter(PASSAGES[1:]), "sw", tmp_path / "words")
 
 
 def test_persian_affixes_are_words_whatever_parts_them():
@@ -123,6 +157,14 @@ def test_ties_are_kept_as_trec_eval_ranks_them(tmp_path):
     assert list(index.search({"q": "mto"}, k=100)["q"]) == ["best", "e", "d", "c", "b", "a"]
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         index.search({"q": "mto"}, k=0)
+
+
+def test_first_stages_of_bm25(tmp_path):
+    topics = {"q": "ziwa"}
+    found = first_stage("bm25-char4", topics, lambda: iter(PASSAGES), None, tmp_path / "char4", 1)
+    assert found == first_stage("bm25", topics, lambda: iter(PASSAGES), "sw", tmp_path / "words", 1) == {"q": ["d3"]}
+    with pytest.raises(ValueError, match="bm25 needs the language that queries and passages share"):
+        first_stage("bm25", topics, lambda: iter(PASSAGES), None, tmp_path / "words")
 
 
 def test_a_passage_without_terms_has_its_place(tmp_path):

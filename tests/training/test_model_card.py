@@ -19,6 +19,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from optical_hf import OpticalTeacher, maxsim
 from optical_hf.commands import distill
 from optical_hf.hub.weights import named_hashes, weights_hash
+from optical_hf.training.cross_encoder_card import card_template
 from optical_hf.training.model_card import count_pairs, name_card, write_card
 from optical_hf.training.provenance import checkpoint_origin, source_names
 
@@ -429,10 +430,10 @@ def test_where_a_checkpoint_comes_from(tmp_path, monkeypatch, caplog):
 
 
 def test_the_wheel_holds_the_templates():
-    from optical_hf.training.model_card import _TEMPLATES
-
-    packed, source = (path.relative_to(ROOT).as_posix() for path in _TEMPLATES)
     wheel = (ROOT / "pyproject.toml").read_text().split("[tool.hatch.build.targets.wheel.force-include]\n")[1]
-    names = ("student.md", "retriever.md")
-    assert wheel.splitlines()[:2] == [f'"{source}/{name}" = "{packed}/{name}"' for name in names]
-    assert all((ROOT / source / name).is_file() for name in names)
+    kinds = ("student", "retriever", "cross_encoder")
+    assert wheel.splitlines()[:3] == [
+        f'"model_cards/{kind}.md" = "optical_hf/training/{kind}_card.md"' for kind in kinds
+    ]
+    assert all(card_template(kind) == str(ROOT / "model_cards" / f"{kind}.md") for kind in kinds)
+    assert all(Path(card_template(kind)).is_file() for kind in kinds)

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ from .shards import (
     write_shard,
     write_tensors,
 )
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 __all__ = ["PassageIndex", "build_index", "check_options", "model_fingerprint"]
 
@@ -270,18 +273,19 @@ def _make_shard(
     return docids, tensors
 
 
-def model_fingerprint(model: OpticalModel) -> dict[str, Any]:
+def model_fingerprint(model: OpticalModel | CrossEncoder) -> dict[str, Any]:
     """What decides on a model's passage vectors: its configuration (not what is for queries), tokenizer and weights.
 
     Args:
-        model ([`OpticalTeacher`] or [`OpticalStudent`]): the model.
+        model ([`OpticalTeacher`], [`OpticalStudent`] or `CrossEncoder`): the model.
 
     Returns:
         `dict`: `config`, flat and without what decides on nothing, and hashes of `tokenizer` and `weights`.
     """
+    own: Any = model.config
     config = {
         name: value
-        for name, value in _flat(model.config.to_dict()).items()
+        for name, value in _flat(own.to_dict()).items()
         if not name.startswith("query_") and not _WITHOUT_EFFECT.intersection(name.split("."))
     }
     digest = blake2b(digest_size=16)

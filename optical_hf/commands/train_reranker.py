@@ -1,0 +1,145 @@
+"""Train a cross-encoder that reranks, from queries with a positive and negative passages.
+
+    optical-hf train_reranker --model intfloat/multilingual-e5-small --rows rows.jsonl --output_dir reranker
+
+A line of `--rows` is `{"query": "...", "positive": "...", "negatives": ["...", ...]}`, perhaps with the `scores` of a
+teacher, the positive first. `--model` is a cross-encoder, or an encoder, which gets a new head. The cross-encoder, its
+`results.json` and a card made from it lie in `--output_dir`, checkpoints below it; `optical-hf rerank` and
+`sentence_transformers.CrossEncoder` load it. In several processes: `accelerate launch -m
+optical_hf.commands.train_reranker`.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sentence_transformers
+import torch
+import transformers
+from transformers import set_seed
+
+from ..arguments import ArgumentReader
+from ..data.text_files import numbered_lines, parse_json
+from ..files import write_json
+from ..hub.weights import weights_hash
+from ..launching import check_world_size, check_writable, run, start_logging, writing
+from ..models.cross_encoders import load_cross_encoder
+from ..quickstart import quickstart_model
+from ..training.cross_encoder import (
+    CrossEncoderArguments,
+    RankedRow,
+    cross_encoder_trainer,
+    hold_out_queries,
+    measure_rows,
+    ranked_row,
+    rows_to_rank,
+)
+from ..training.model_card import write_card
+from ..training.provenance import checkpoint_origin
+
+# The arguments of the training that results.json keeps.
+RECIPE = (
+    *("learning_rate", "warmup_steps", "weight_decay", "num_train_epochs", "max_steps"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16"),
+)
+
+
+@dataclass
+class RerankerModels:
+    """What is trained, on what."""
+
+    model: str = field(metadata={"help": "Cross-encoder or encoder, a folder, a Hub name, or 'quickstart'."})
+    rows: list[str] = field(metadata={"help": "JSON lines with query, positive, negatives and perhaps scores."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest pair in tokens; else the model's."})
+
+
+def reader() -> ArgumentReader:
+    """Return the reader of this command's arguments."""
+    description = "Train a cross-encoder that reranks, from queries with a positive and negative passages."
+    classes = (RerankerModels, CrossEncoderArguments)
+    return ArgumentReader(*classes, prog="optical-hf train_reranker", description=description)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command."""
+    given, args = reader().read(arguments)
+    check_world_size(args.world_size)
+    check_writable(args.output_dir, 0)
+    start_logging(args.process_index == 0)
+    with writing(args.output_dir, args.process_index == 0):
+        train(given, args)
+
+
+def train(given: RerankerModels, args: CrossEncoderArguments) -> None:
+    """Measure the start, train, measure again, and write what happened beside the model."""
+    set_seed(args.seed)  # also of a new head
+    started = time.time()
+    folder = Path(str(args.output_dir))
+    rows, counts = rows_to_rank(row for path in given.rows for row in read_rows(path))
+    trained, held_out = hold_out_queries(rows, args.held_out, args.seed)
+    name = str(quickstart_model()) if given.model == "quickstart" else given.model
+    origin = checkpoint_origin(name)
+    options: dict[str, Any] = {} if given.max_length is None else {"max_length": given.max_length}
+    model = load_cross_encoder(name, num_labels=1, **options)
+    start = measure_rows(model, held_out, args.per_device_eval_batch_size)
+    trainer = cross_encoder_trainer(model, trained, args)
+    output = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    ndcg = measure_rows(model, held_out, args.per_device_eval_batch_size)
+    if args.process_index != 0:
+        return
+    model.save_pretrained(str(folder), create_model_card=False)
+    results = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
+        "model": origin["name"],
+        "base_model": origin["base_model"],
+        "license": origin["license"],
+        "loss": args.loss,
+        "seed": args.seed,
+        "steps": trainer.state.global_step,
+        "sources": [Path(path).name for path in given.rows],
+        "rows": {**counts, "held_out": len(held_out), "trained": len(trained)},
+        "scores": trained[0].scores is not None and args.loss == "listnet",
+        "max_length": model.max_seq_length,
+        "held_out": {"queries": args.held_out, "start": {"ndcg@10": start}, "trained": {"ndcg@10": ndcg}},
+        "training_seconds": output.metrics["train_runtime"],
+        "processes": args.world_size,
+        "machine": f"{args.device.type}, {platform.machine()}",
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "sentence-transformers": sentence_transformers.__version__,
+        },
+        "weights": weights_hash(folder),
+        "arguments": {name: getattr(args, name) for name in RECIPE},
+    }
+    write_json(folder / "results.json", results, indent=2)
+    write_card(folder)
+    print(f"nDCG@10 on the rows of {args.held_out} queries held out: {start:.4f} before, {ndcg:.4f} after training.")
+    print(f"The cross-encoder is in {args.output_dir}: give it to `optical-hf rerank` as --model.")
+
+
+def read_rows(path: str) -> Iterator[RankedRow]:
+    """Read JSON lines of rows.
+
+    Raises:
+        ValueError: naming file and line.
+    """
+    for number, line in numbered_lines(path):
+        where = f"{path}, line {number}"
+        try:
+            record, _ = parse_json(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}.") from None
+        if not isinstance(record, dict) or not isinstance(record.get("negatives"), list):
+            raise ValueError(f"{where}: expected a JSON object with `query`, `positive` and a list of `negatives`.")
+        yield ranked_row({**record, "passages": [record.get("positive"), *record["negatives"]]}, where)
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])

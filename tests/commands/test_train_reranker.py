@@ -1,0 +1,121 @@
+"""`optical-hf train_reranker`: from rows to a folder that is reranked by, has a card, and is pushed."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from sentence_transformers import CrossEncoder
+
+from optical_hf.commands import __main__ as optical
+from optical_hf.data.trec_files import read_run
+from optical_hf.hub.weights import weights_hash
+
+PAIRS = [("who wrote it", "she wrote it"), ("mvua leo", "it rains today"), ("kitabu hicho", "this book")]
+REPO = "writer/reranker"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command in this process; its output, and its error if it ends with one."""
+
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["optical-hf", *map(str, words)])
+        try:
+            optical.main()
+        except SystemExit as ended:
+            return str(ended.code)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Twelve rows of three queries and their variants, each with the others' passages as negatives."""
+    lines = []
+    for number in range(12):
+        query, positive = PAIRS[number % 3]
+        negatives = [text for _, text in PAIRS if text != positive]
+        longer = " ".join([query, *["a"] * (number // 3)])
+        lines.append({"query": longer, "positive": positive, "negatives": negatives})
+    lines.append({"query": "habari", "positive": "a book", "negatives": []})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_train_rerank_push_and_load(call, rows, tiny_encoder, tmp_path, hub):
+    folder = tmp_path / "reranker"
+    words = ("--model", tiny_encoder, "--rows", rows, "--output_dir", folder, "--held_out=3", "--use_cpu=true")
+    printed = call(
+        *("train_reranker", *words, "--num_train_epochs=30", "--learning_rate=2e-3", "--seed=1", "--report_to=none"),
+        *("--per_device_train_batch_size=9", "--disable_tqdm=true"),
+    )
+    results = json.loads((folder / "results.json").read_text())
+    assert results["rows"] == {"kept": 12, "without_negatives": 1, "held_out": 3, "trained": 9}
+    assert (results["loss"], results["steps"], results["sources"]) == ("lambda", 30, ["rows.jsonl"])
+    assert results["weights"] == weights_hash(folder)
+    start, ndcg = (results["held_out"][name]["ndcg@10"] for name in ("start", "trained"))
+    assert f"nDCG@10 on the rows of 3 queries held out: {start:.4f} before, {ndcg:.4f} after" in printed
+    assert start < ndcg
+
+    # It reranks as sentence-transformers scores.
+    (tmp_path / "topics.tsv").write_text("q0\twho wrote it\n")
+    (tmp_path / "passages.jsonl").write_text(
+        "".join(json.dumps({"docid": f"d{n}", "text": text}) + "\n" for n, (_, text) in enumerate(PAIRS))
+    )
+    (tmp_path / "run.trec").write_text("".join(f"q0 Q0 d{n} 1 {n}.0 x\n" for n in range(3)))
+    call(
+        *("rerank", "--model", folder, "--run", tmp_path / "run.trec", "--topics", tmp_path / "topics.tsv"),
+        *("--passages", tmp_path / "passages.jsonl", "--output", tmp_path / "reranked.trec"),
+    )
+    reranked = read_run(tmp_path / "reranked.trec")["q0"]
+    loaded = CrossEncoder(str(folder), activation_fn=torch.nn.Identity())
+    scores = loaded.predict([("who wrote it", text) for _, text in PAIRS]).tolist()
+    assert reranked == pytest.approx({f"d{n}": score for n, score in enumerate(scores)}, abs=1e-5)
+
+    # Its card says what results.json says, and nothing of this machine.
+    card = (folder / "README.md").read_text()
+    assert 'CrossEncoder("reranker"' in card and str(tmp_path) not in card
+    assert f"| {start:.3f} | **{ndcg:.3f}** |" in card and "9 of rows.jsonl; 3 held out, 1 without" in card
+    data = ModelCard(card).data
+    assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", "text-ranking")
+    assert {"cross-encoder", "reranker"} <= set(data.tags)
+
+    assert call("push", folder, REPO).startswith("Pushed: http://127.0.0.1:")
+    pushed = hub.repositories["models", REPO].files
+    assert f'CrossEncoder("{REPO}"' in pushed["README.md"].decode()
+    assert pushed["results.json"] == (folder / "results.json").read_bytes()
+    assert {"config.json", "model.safetensors", "modules.json", "tokenizer.json"} <= pushed.keys()
+    assert not [name for name in pushed if "checkpoint" in name or name.endswith((".bin", ".pt"))]
+    from_hub = CrossEncoder(REPO, activation_fn=torch.nn.Identity())
+    assert from_hub.predict([("who wrote it", text) for _, text in PAIRS]).tolist() == pytest.approx(scores)
+
+
+def test_bad_rows_give_one_line_before_a_model_is_loaded(call, rows, tmp_path):
+    good = rows.read_text()
+    words = ("train_reranker", "--model=nowhere", "--rows", rows, "--output_dir", tmp_path / "out", "--use_cpu=true")
+    for line, message in {
+        "{": f"{rows}, line 14: ",
+        '{"query": "q", "positive": "a"}': f"{rows}, line 14: expected a JSON object with `query`, `positive` and a",
+        '{"query": "q", "positive": "", "negatives": ["b"]}': f"{rows}, line 14: a passage is missing or empty",
+        '{"query": "q", "positive": "a", "negatives": ["b"], "scores": [1]}': f"{rows}, line 14: the scores are [1]",
+        '{"query": "q", "positive": "a", "negatives": ["b"], "scores": [1, 2]}': "1 of the 13 rows have scores",
+        "": "held_out is 100, and there are 12 queries",
+    }.items():
+        rows.write_text(good + line + "\n")
+        error = call(*words)
+        assert error.startswith(f"error: {message}") and "\n" not in error, error
+    assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_without_the_extra(call, rows, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    for name in ("optical_hf.commands.train_reranker", "optical_hf.training.cross_encoder"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    error = call("train_reranker", "--help")
+    assert error == 'error: Cross-encoders need sentence-transformers: pip install "optical-hf[rerank]".'
