@@ -17,7 +17,6 @@ from optical_hf import (
     OTLoss,
     balance_languages,
     hold_out,
-    interpolate,
     load_bitext,
     maxsim,
     search,
@@ -50,6 +49,7 @@ FROM_0 += [
 LEGAL = {
     **dict.fromkeys(FROM_0, (0,)),
     "OpticalRetrievalArguments.negatives": (0,),
+    "CrossEncoderArguments.warmup_ratio": (0,),
     "max_steps": (-1,),  # as many as the epochs have
     "temperature": (math.inf, HUGE),  # all languages alike
     "local_rank": ODD,  # transformers sets it, whatever is given
@@ -67,7 +67,8 @@ def numbers() -> list[tuple[Any, str]]:
         (kind, field.name)
         for kind in classes
         for field in dataclasses.fields(kind)
-        if field.init and {int, float} & members(get_type_hints(kind)[field.name])
+        if field.init and getattr(get_type_hints(kind)[field.name], "__origin__", None) is not list
+        if {int, float} & members(get_type_hints(kind)[field.name])
     ]
 
 
@@ -119,7 +120,6 @@ FUNCTIONS = [
     ("query_length", lambda value: OpticalConfig(query_length=value), ()),
     ("document_length", lambda value: OpticalConfig(document_length=value), ()),
     ("projection_dim", lambda value: OpticalConfig(projection_dim=value), ()),
-    ("weight", lambda value: interpolate(None, None, value), ()),
     ("epsilon", lambda value: plan(epsilon=value), (HUGE,)),
     ("reg_m", lambda value: plan(reg_m=value), (HUGE,)),
     ("iterations", lambda value: plan(iterations=value), ()),

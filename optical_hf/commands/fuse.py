@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..arguments import ArgumentReader
+from ..bounds import MOST_SEED, check_count, check_fields
 from ..data.trec_files import read_qrels, read_run, write_run
 from ..files import write_json
 from ..launching import run, start_logging
@@ -45,6 +46,10 @@ class FusionArguments:
     )
     folds: int = field(default=5, metadata={"help": "Of the cross-validation, with --qrels."})
     seed: int = field(default=0, metadata={"help": "Of the folds."})
+
+    def __post_init__(self) -> None:
+        check_fields(self, check_count, "folds", least=2)
+        check_fields(self, check_count, "seed", least=0, most=MOST_SEED)
 
 
 def reader() -> ArgumentReader:

@@ -25,6 +25,7 @@ import transformers
 from transformers import set_seed
 
 from ..arguments import ArgumentReader
+from ..bounds import check_count, check_fields
 from ..data.text_files import numbered_lines, parse_json
 from ..files import write_json
 from ..hub.weights import weights_hash
@@ -57,6 +58,9 @@ class RerankerModels:
     model: str = field(metadata={"help": "Cross-encoder or encoder, a folder, a Hub name, or 'quickstart'."})
     rows: list[str] = field(metadata={"help": "JSON lines with query, positive, negatives and perhaps scores."})
     max_length: int | None = field(default=None, metadata={"help": "Longest pair in tokens; else the model's."})
+
+    def __post_init__(self) -> None:
+        check_fields(self, check_count, "max_length", most=10**6)
 
 
 def reader() -> ArgumentReader:
