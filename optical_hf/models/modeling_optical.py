@@ -318,6 +318,9 @@ class OpticalModel(PreTrainedModel):
         if self._tokenizer is not None and is_main_process:
             names = ("push_to_hub", "repo_id", "token", "private", "commit_message")
             hub = {name: kwargs[name] for name in names if name in kwargs} if kwargs.get("push_to_hub") else {}
+            if (backend := getattr(self._tokenizer, "backend_tokenizer", None)) is not None:
+                backend.no_truncation()  # neither is the model's: they are what its last call has left there
+                backend.no_padding()
             self._tokenizer.save_pretrained(save_directory, **hub)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]

@@ -613,3 +613,13 @@ def test_encoder_decoder_is_refused(tmp_path, tiny_tokenizer):
     tiny_tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"is an encoder-decoder \(T5Model\); an encoder is needed"):
         OpticalTeacher.from_checkpoint(tmp_path)
+
+
+def test_the_saved_tokenizer_does_not_depend_on_what_was_encoded_before(tiny_encoder, tmp_path):
+    """Its truncation and padding are set at every call, and would stay those of the last one."""
+    student = OpticalStudent.from_checkpoint(tiny_encoder, query_length=8)
+    student.save_pretrained(tmp_path / "before")
+    student.encode_tokens(["who wrote it"], "query")
+    student.save_pretrained(tmp_path / "after")
+    before, after = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("before", "after"))
+    assert before == after and json.loads(before)["truncation"] is None and json.loads(before)["padding"] is None

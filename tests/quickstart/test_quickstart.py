@@ -5,11 +5,13 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
+import torch
 
 from optical_hf import OpticalTeacher, load_bitext, maxsim
 from optical_hf.data.trec_files import read_passages, read_qrels, read_topics
 from optical_hf.quickstart import SAMPLE, quickstart_model
 from optical_hf.quickstart.e5_q4 import read_e5_q4
+from optical_hf.quickstart.model import MODEL_NAME
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,17 @@ def test_model_is_made_once(teacher, tmp_path):
     assert teacher.config.output_dim == 384 and len(teacher.tokenizer) == 250_002
     # 117.5 million weights, as in the original (without its pooler).
     assert sum(parameter.numel() for parameter in teacher.parameters()) == 117_505_920
+
+
+def test_what_a_kill_left_half_made_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("optical_hf.quickstart.model.read_e5_q4", lambda _: ({"weight": torch.ones(2)}, {}))
+    for _ in range(2):  # while the model is made, and when it is there
+        half = tmp_path / f".{MODEL_NAME}.0123456789ab.partial" / MODEL_NAME
+        half.mkdir(parents=True)
+        (half / "model.safetensors").write_bytes(b"half")
+        assert quickstart_model(tmp_path) == tmp_path / MODEL_NAME
+        assert [path.name for path in tmp_path.iterdir()] == [MODEL_NAME]
+    assert (tmp_path / MODEL_NAME / "README.md").is_file()
 
 
 def test_model_knows_translations(teacher):
