@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-
 _MOST_VALUES = 100_000
 
 
