@@ -77,7 +77,7 @@ def writing(folder: str | os.PathLike[str], is_main_process: bool = True) -> Ite
         lock.acquire()
     except Timeout:
         holder = path.with_suffix(".json")
-        said = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        said = holder.read_text(encoding="utf-8", errors="replace") if holder.exists() else "another process"
         raise OSError(f"{folder} is being written by {said}. Wait for it, or choose another --output_dir.") from None
     try:
         path.with_suffix(".json").write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
