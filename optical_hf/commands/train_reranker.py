@@ -16,12 +16,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import sentence_transformers
-import torch
-import transformers
 from transformers import set_seed
 
 from ..arguments import ArgumentReader
@@ -46,7 +44,7 @@ from ..training.provenance import checkpoint_origin
 
 # The arguments of the training that results.json keeps.
 RECIPE = (
-    *("learning_rate", "warmup_steps", "weight_decay", "num_train_epochs", "max_steps"),
+    *("learning_rate", "warmup_steps", "weight_decay", "num_train_epochs"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16"),
 )
 
@@ -114,11 +112,7 @@ def train(given: RerankerModels, args: CrossEncoderArguments) -> None:
         "training_seconds": output.metrics["train_runtime"],
         "processes": args.world_size,
         "machine": f"{args.device.type}, {platform.machine()}",
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "sentence-transformers": sentence_transformers.__version__,
-        },
+        "versions": {name: version(name) for name in ("torch", "transformers", "sentence-transformers")},
         "weights": weights_hash(folder),
         "arguments": {name: getattr(args, name) for name in RECIPE},
     }
