@@ -168,7 +168,7 @@ class Pipeline:
 
     def train_reranker(self, rows: dict[str, str]) -> str:
         """Train the cross-encoder on the rows of all languages."""
-        words = ["--model", self.given.teacher, "--rows", *rows.values()]
+        words = ["--model", self.given.teacher, "--rows", *(f"{language}={path}" for language, path in rows.items())]
         return self.train("reranker", "train_reranker", self.given.reranker_config, *words)
 
     def fine_tune(self, rows: dict[str, str]) -> str:

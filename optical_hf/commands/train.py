@@ -37,7 +37,7 @@ from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalStudent, OpticalTeacher
 from ..quickstart import quickstart_model
 from ..training.model_card import write_card
-from ..training.provenance import checkpoint_origin, machine
+from ..training.provenance import checkpoint_origin, machine, row_source_names
 from ..training.retrieval_args import OpticalRetrievalArguments
 from ..training.retrieval_trainer import OpticalRetrievalTrainer
 
@@ -205,10 +205,7 @@ def train(models: TrainedModel, rows: RowArguments, asked: JudgedArguments, args
         "seed": args.seed,
         "steps": trainer.state.global_step,
         "rows": loaded.counts,
-        "row_sources": {
-            pair: [" and ".join(Path(part).name for part in source.split(",")) for source in sources]
-            for pair, sources in parse_row_arguments(rows.rows).items()
-        },
+        "row_sources": row_source_names(parse_row_arguments(rows.rows)),
         "scored_by": loaded.scored_by,
         "collection": asked.collection,
         "languages": languages,

@@ -1,10 +1,10 @@
 """Train a cross-encoder that reranks, from queries with a positive and negative passages.
 
-    optical-hf train_reranker --model intfloat/multilingual-e5-small --rows rows.jsonl --output_dir reranker
+    optical-hf train_reranker --model intfloat/multilingual-e5-small --rows yo-en=rows.jsonl --output_dir reranker
 
-A line of `--rows` is `{"query": "...", "positive": "...", "negatives": ["...", ...]}`, perhaps with the `scores` of a
-teacher, the positive first. `--model` is a cross-encoder, or an encoder, which gets a new head. The cross-encoder, its
-`results.json` and a card made from it lie in `--output_dir`, checkpoints below it; `optical-hf rerank` and
+The rows are those of `optical-hf train`, such as `optical-hf mine` writes them; they may have the `scores` of a
+teacher. `--model` is a cross-encoder, or an encoder, which gets a new head. The cross-encoder, its `results.json` and
+a card made from it lie in `--output_dir`, checkpoints below it; `optical-hf rerank` and
 `sentence_transformers.CrossEncoder` load it. In several processes: `accelerate launch -m
 optical_hf.commands.train_reranker`.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from transformers import set_seed
 
 from ..arguments import ArgumentReader
 from ..bounds import check_count, check_fields
-from ..data.text_files import numbered_lines, parse_json
+from ..data.training_rows import load_training_rows, parse_row_arguments
 from ..files import write_json
 from ..hub.weights import weights_hash
 from ..launching import check_world_size, check_writable, run, start_logging, writing
@@ -36,11 +36,10 @@ from ..training.cross_encoder import (
     cross_encoder_trainer,
     hold_out_queries,
     measure_rows,
-    ranked_row,
     rows_to_rank,
 )
 from ..training.model_card import write_card
-from ..training.provenance import checkpoint_origin
+from ..training.provenance import checkpoint_origin, row_source_names
 
 # The arguments of the training that results.json keeps.
 RECIPE = (
@@ -54,7 +53,9 @@ class RerankerModels:
     """What is trained, on what."""
 
     model: str = field(metadata={"help": "Cross-encoder or encoder, a folder, a Hub name, or 'quickstart'."})
-    rows: list[str] = field(metadata={"help": "JSON lines with query, positive, negatives and perhaps scores."})
+    rows: list[str] = field(
+        metadata={"help": "pair=source ..., where a pair is 'sw', or 'sw-en' for queries in sw over passages in en."}
+    )
     max_length: int | None = field(default=None, metadata={"help": "Longest pair in tokens; else the model's."})
 
     def __post_init__(self) -> None:
@@ -83,7 +84,9 @@ def train(given: RerankerModels, args: CrossEncoderArguments) -> None:
     set_seed(args.seed)  # also of a new head
     started = time.time()
     folder = Path(str(args.output_dir))
-    rows, counts = rows_to_rank(row for path in given.rows for row in read_rows(path))
+    sources = parse_row_arguments(given.rows)
+    loaded = load_training_rows(sources, seed=args.seed)
+    rows, counts = rows_to_rank(RankedRow(row["query"], row["passages"], row["scores"]) for row in loaded.dataset)
     trained, held_out = hold_out_queries(rows, args.held_out, args.seed)
     name = str(quickstart_model()) if given.model == "quickstart" else given.model
     origin = checkpoint_origin(name)
@@ -104,7 +107,7 @@ def train(given: RerankerModels, args: CrossEncoderArguments) -> None:
         "loss": args.loss,
         "seed": args.seed,
         "steps": trainer.state.global_step,
-        "sources": [Path(path).name for path in given.rows],
+        "sources": sorted({name for names in row_source_names(sources).values() for name in names}),
         "rows": {**counts, "held_out": len(held_out), "trained": len(trained)},
         "scores": trained[0].scores is not None and args.loss == "listnet",
         "max_length": model.max_seq_length,
@@ -120,23 +123,6 @@ def train(given: RerankerModels, args: CrossEncoderArguments) -> None:
     write_card(folder)
     print(f"nDCG@10 on the rows of {args.held_out} queries held out: {start:.4f} before, {ndcg:.4f} after training.")
     print(f"The cross-encoder is in {args.output_dir}: give it to `optical-hf rerank` as --model.")
-
-
-def read_rows(path: str) -> Iterator[RankedRow]:
-    """Read JSON lines of rows.
-
-    Raises:
-        ValueError: naming file and line.
-    """
-    for number, line in numbered_lines(path):
-        where = f"{path}, line {number}"
-        try:
-            record, _ = parse_json(line)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}.") from None
-        if not isinstance(record, dict) or not isinstance(record.get("negatives"), list):
-            raise ValueError(f"{where}: expected a JSON object with `query`, `positive` and a list of `negatives`.")
-        yield ranked_row({**record, "passages": [record.get("positive"), *record["negatives"]]}, where)
 
 
 if __name__ == "__main__":

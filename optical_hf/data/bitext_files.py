@@ -95,8 +95,7 @@ def _read_jsonl(path: str, language: str, malformed: MalformedLines) -> Iterator
             continue
         replaced += [place] * surrogates
         yield pair
-    if replaced:
-        warn_of_surrogates(len(replaced), replaced[0])
+    warn_of_surrogates(replaced)
 
 
 def read_moses(english: str, translation: str, malformed: MalformedLines) -> Iterator[tuple[str, str]]:

@@ -61,7 +61,7 @@ def iter_collection(paths: str | Iterable[str]) -> Iterator[tuple[str, str]]:
                 yield docid, text
             if not line:
                 raise ValueError(f"{path} is empty: it holds no passage.")
-    warn_of_surrogates(tuple(replaced))
+    warn_of_surrogates(replaced)
 
 
 def is_json_lines(path: str | os.PathLike[str]) -> bool:
@@ -110,7 +110,7 @@ def read_queries(path: str | os.PathLike[str], article_query: str = "title") -> 
             sentence = _SENTENCE.match(text.strip())
             text = title if article_query == "title" else sentence[0] if sentence else ""
         topics[qid] = text.strip()
-    warn_of_surrogates(tuple(replaced))
+    warn_of_surrogates(replaced)
     return topics
 
 

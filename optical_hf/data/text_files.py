@@ -11,7 +11,7 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO, cast
@@ -131,13 +131,17 @@ def parse_json(line: str) -> tuple[Any, int]:
         raise ValueError("a number of too many digits") from None
 
 
-@cache  # an evaluation reads its passages more than once
-def warn_of_surrogates(count: int, place: str) -> None:
-    """Say, once, where [`parse_json`] replaced lone surrogates.
+def warn_of_surrogates(places: Sequence[str]) -> None:
+    """Say, once, where [`parse_json`] replaced lone surrogates, if it did.
 
     Args:
-        count (`int`): how many there were.
-        place (`str`): the file and line of the first.
+        places (`Sequence[str]`): the file and line of each.
     """
+    if places:
+        _warn_of_surrogates(len(places), places[0])
+
+
+@cache  # an evaluation reads its passages more than once
+def _warn_of_surrogates(count: int, place: str) -> None:
     text = "Lone surrogates, halves of a character that was cut in two, became U+FFFD: %d, the first at %s."
     logger.warning(text, count, place)

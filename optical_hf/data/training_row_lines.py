@@ -44,7 +44,7 @@ def read_row_lines(path: str, languages: tuple[str, str], malformed: MalformedLi
             continue
         replaced += [place] * surrogates
         yield record
-    warn_of_surrogates(tuple(replaced))
+    warn_of_surrogates(replaced)
 
 
 def _record(row: Any, languages: tuple[str, str], place: str) -> Record:

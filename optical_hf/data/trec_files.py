@@ -96,8 +96,7 @@ def iter_passages(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str
             yield docid, text
         if len(seen) == before:
             raise ValueError(f"{path} is empty: it holds no passage.")
-    if replaced:
-        warn_of_surrogates(len(replaced), replaced[0])
+    warn_of_surrogates(replaced)
     if not seen:
         raise ValueError("No file of passages was given.")
 

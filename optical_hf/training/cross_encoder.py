@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from datasets import Dataset
 from torch import nn
 
 from ..bounds import check_count, check_fields, check_number, check_training
-from ..data.characters import visible
 from ..metrics import NDCG
 from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..retrieval.reranking import score_pairs
@@ -82,26 +79,6 @@ class RankedRow:
     query: str
     passages: list[str]
     scores: list[float] | None = None
-
-
-def ranked_row(row: Mapping[str, Any], where: str) -> RankedRow:
-    """Check a row of a dataset or a file.
-
-    Args:
-        row (`Mapping`): with `query`, `passages` and perhaps `scores`, as [`RankedRow`] explains them.
-        where (`str`): the file and the line, for the error.
-
-    Raises:
-        ValueError: if a text is missing, or scores are not one number a passage.
-    """
-    query, passages, scores = row.get("query"), row.get("passages"), row.get("scores")
-    if not isinstance(query, str) or not visible(query).strip():
-        raise ValueError(f"{where}: there is no query.")
-    if not passages or not all(isinstance(text, str) and visible(text).strip() for text in passages):
-        raise ValueError(f"{where}: a passage is missing or empty; the positive one has to be there, and first.")
-    if scores is not None and (len(scores) != len(passages) or not all(map(_finite, scores))):
-        raise ValueError(f"{where}: the scores are {scores}; each of the {len(passages)} passages needs a number.")
-    return RankedRow(query, list(passages), None if scores is None else list(map(float, scores)))
 
 
 def rows_to_rank(rows: Iterable[RankedRow]) -> tuple[list[RankedRow], dict[str, int]]:
@@ -214,7 +191,3 @@ def measure_rows(model: CrossEncoder, rows: Sequence[RankedRow], batch_size: int
     candidates = {str(n): [f"{n}.{place:06}" for place in range(len(row.passages))] for n, row in enumerate(rows)}
     run = score_pairs(model, topics, texts, candidates, batch_size)
     return float(score_run(run, {qid: {docids[0]: 1} for qid, docids in candidates.items()}, measures=[NDCG])[NDCG])
-
-
-def _finite(score: Any) -> bool:
-    return isinstance(score, int | float) and math.isfinite(score)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,18 @@ def source_names(sources: Iterable[str], language: str) -> list[str]:
     if len(set(names)) == len(names):
         return names
     return [name if "/" in name else f"{name} in {folder}" for name, folder in zip(names, folders, strict=True)]
+
+
+def row_source_names(sources: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Name sources of training rows for others, by language pair: files by their last part.
+
+    Args:
+        sources (`Mapping[str, Sequence[str]]`): as [`load_training_rows`] takes them.
+    """
+    return {
+        pair: [" and ".join(Path(part).name for part in source.split(",")) for source in many]
+        for pair, many in sources.items()
+    }
 
 
 def machine(device: torch.device) -> str:

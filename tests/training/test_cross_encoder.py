@@ -14,7 +14,6 @@ from optical_hf.training.cross_encoder import (
     cross_encoder_trainer,
     hold_out_queries,
     measure_rows,
-    ranked_row,
     rows_to_rank,
 )
 
@@ -104,30 +103,6 @@ def test_rows_without_negatives_are_counted(caplog):
         rows_to_rank([*ROWS, RankedRow("q", ["a", "b"])])
 
 
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"passages": ["a", "b"]}, "rows, line 7: there is no query"),
-        ({"query": "\u200b ", "passages": ["a", "b"]}, "there is no query"),
-        ({"query": "q", "passages": []}, "a passage is missing or empty"),
-        ({"query": "q", "passages": [None, "b"]}, "a passage is missing or empty"),
-        ({"query": "q", "passages": ["a", "  "]}, "a passage is missing or empty"),
-        ({"query": "q", "passages": ["a", "b"], "scores": [1.0]}, r"the scores are \[1.0\]; each of the 2 passages"),
-        ({"query": "q", "passages": ["a", "b"], "scores": [1.0, float("nan")]}, "needs a number"),
-        ({"query": "q", "passages": ["a", "b"], "scores": [1.0, "2"]}, "needs a number"),
-    ],
-)
-def test_rows_that_are_refused(row, message):
-    with pytest.raises(ValueError, match=message):
-        ranked_row(row, "rows, line 7")
-
-
-def test_a_row_of_a_dataset():
-    row = {"query": "q", "passages": ["a", "b"], "scores": None, "docids": ["1", "2"]}
-    assert ranked_row(row, "row 1") == RankedRow("q", ["a", "b"])
-    assert ranked_row({**row, "scores": [2, 1]}, "row 1") == RankedRow("q", ["a", "b"], [2.0, 1.0])
-
-
 def test_a_query_is_held_out_with_all_its_rows():
     rows = [RankedRow(f"q{number % 5}", [f"a{number}", "b"]) for number in range(20)]
     trained, held_out = hold_out_queries(rows, 2, seed=3)
@@ -142,7 +117,7 @@ def test_a_query_is_held_out_with_all_its_rows():
     ("options", "message"),
     [
         ({"loss": "ranknet"}, "Unknown loss 'ranknet': choose one of lambda, listnet, bce"),
-        ({"held_out": 0}, "`held_out` is 0"),
+        ({"held_out": 0}, "--held_out must be at least 1, got 0"),
         ({"push_to_hub": True}, "use `optical-hf push` afterwards"),
     ],
 )
