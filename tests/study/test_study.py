@@ -535,8 +535,8 @@ def test_the_command_and_a_study_that_was_stopped(data, tmp_path):
     arms = out / "arms"
     first, second, last = (arms / name for name in ("first-ot-1", "second-mse-1", "first-both_sides-1"))
     shutil.rmtree(first)
-    (first / "student.partial").mkdir(parents=True)
-    (first / "student.partial" / "model.safetensors").write_bytes(b"half")
+    (half := first / ".student.0123456789ab.partial" / "student").mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
     for path in (second / "arm.json", second / "own.json", last / "arm.json", last / "parallel.json"):
         path.unlink()
     student = (second / "student" / "model.safetensors").stat().st_mtime_ns
