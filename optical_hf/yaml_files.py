@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
     def fetch_flow_collection_start(self, token: Any) -> None:
         if self.flow_level >= 100:  # the time grows with the square of the depth
             raise yaml.scanner.ScannerError(None, None, "brackets are nested too deeply", self.get_mark())
-        super().fetch_flow_collection_start(token)  # type: ignore[no-untyped-call]
+        super().fetch_flow_collection_start(token)
 
 
 for _tag, _pattern, _first in (
