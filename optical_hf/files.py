@@ -141,7 +141,8 @@ def read_json(path: str | os.PathLike[str], kind: type[Value] = dict) -> Value: 
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, too many digits, nested too deeply
         raise ValueError(f"{path} is no JSON, or is cut off or damaged ({error}).") from error
     if not isinstance(value, kind):
-        raise ValueError(f"{path} holds {type(value).__name__} where {kind.__name__} belongs: it is another file's.")
+        wanted = "an object" if kind is dict else "a list"
+        raise ValueError(f"{path} holds JSON of another kind: a {type(value).__name__}, not {wanted}.")
     return value
 
 

@@ -151,5 +151,6 @@ def read_json(name_or_path: str | os.PathLike[str], file: str, kind: type = dict
         except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, too many digits, nested too deeply
             raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, kind):
-        raise ValueError(f"{path} holds {type(value).__name__} where {kind.__name__} belongs: it is another file's.")
+        wanted = "an object" if kind is dict else "a list"
+        raise ValueError(f"{path} holds JSON of another kind: a {type(value).__name__}, not {wanted}.")
     return value

@@ -85,7 +85,8 @@ def results_of(folder: Path) -> dict[str, Any]:
 
 
 def change(folder: Path, **changes: Any) -> str:
-    """Change `results.json` (`None` removes), and return the new card."""
+    """Change `results.json` (`None` removes), as a user who deletes its digest, and return the new card."""
+    changes["digest"] = None
     results = {name: value for name, value in (results_of(folder) | changes).items() if value is not None}
     (folder / "results.json").write_text(json.dumps(results))
     return write_card(folder).read_text()
@@ -382,6 +383,17 @@ def test_broken_results_leave_the_card_that_is_there(student, text):
             write(student)
     assert (student / "README.md").read_text() == before
     assert (student / ".eval_results" / "optical_hf.yaml").exists()
+
+
+def test_results_with_another_digit_are_refused(student):
+    text = (student / "results.json").read_text()
+    card = write_card(student).read_text()
+    place = text.index('"seed": ') + 8
+    (student / "results.json").write_text(text[:place] + "7" + text[place:])
+    with pytest.raises(ValueError, match=r"results.json: it has changed since .* yourself, delete its `digest`"):
+        write_card(student)
+    (student / "results.json").write_text(text)
+    assert write_card(student).read_text() == card
 
 
 def test_folder_that_is_no_student(tmp_path):
