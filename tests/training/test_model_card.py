@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from optical_hf import OpticalTeacher, maxsim
 from optical_hf.commands import distill
 from optical_hf.hub.weights import named_hashes, weights_hash
+from optical_hf.training.cross_encoder_card import card_template
 from optical_hf.training.model_card import count_pairs, name_card, write_card
 from optical_hf.training.provenance import checkpoint_origin, source_names
 
@@ -428,10 +430,11 @@ def test_where_a_checkpoint_comes_from(tmp_path, monkeypatch, caplog):
     assert "The card of" in caplog.text and "cannot be read" in caplog.text
 
 
-def test_the_wheel_holds_the_template():
-    from optical_hf.training.model_card import _TEMPLATES
-
-    packed, source = (path.relative_to(ROOT).as_posix() for path in _TEMPLATES)
-    wheel = (ROOT / "pyproject.toml").read_text().split("[tool.hatch.build.targets.wheel.force-include]\n")[1]
-    assert wheel.splitlines()[0] == f'"{source}" = "{packed}"'
-    assert (ROOT / source).is_file()
+def test_the_wheel_holds_the_templates():
+    kinds = ("student", "cross_encoder")
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    packed = {f"model_cards/{kind}.md": f"optical_hf/training/{kind}_card.md" for kind in kinds}
+    assert targets["wheel"]["force-include"] == packed
+    for kind in kinds:
+        # In a working copy the source; beside the module, where the wheel has it, nothing.
+        assert card_template(kind) == str(ROOT / "model_cards" / f"{kind}.md") and Path(card_template(kind)).is_file()
