@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
             {qid: text for qid, text in topics.items() if qid in qrels},
             lambda: iter_passages(collection.passages),
             document_language,
-            output / "bm25",
+            output / Path(searching.first_stage).name,
             searching.depth,
         )
     missing = check_collection(topics, qrels, iter_passages(collection.passages), candidates, strict=searching.strict)

@@ -71,19 +71,20 @@ def main(arguments: Sequence[str]) -> None:
     runs = [read_run(path) for path in given.runs]
     if given.qrels is None:
         fused = fuse(runs, given.method, given.normalise, given.weights or None, names=given.runs)
+        write_run(fused, given.output)
     else:
         qrels = read_qrels(given.qrels)
         chosen = cross_validate(runs, qrels, given.normalise, given.folds, seed=given.seed, names=given.runs)
         fused = chosen.run
         record = {name: value for name, value in asdict(chosen).items() if name != "run"}
         names = [Path(path).name for path in given.runs]
+        write_run(fused, given.output)
         write_json(
             f"{given.output}.json",
             {"runs": names, "normalise": given.normalise, "seed": given.seed, **record},
             indent=2,
         )
         print(format_table(chosen, names))
-    write_run(fused, given.output)
     print(f"{given.output} holds the run of {len(fused)} queries.")
 
 

@@ -128,7 +128,7 @@ def _prepare(
             {qid: text for qid, text in each.topics.items() if qid in qrels},
             each.iter_passages,
             each.language,
-            output / "bm25" / each.language,
+            output / Path(searching.first_stage).name / each.language,
             searching.depth,
         )
     try:

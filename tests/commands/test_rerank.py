@@ -79,6 +79,19 @@ def test_evaluate_measures_a_cross_encoder(call, folder, tiny_cross_encoder):
     assert printed.startswith("cross_encoder  ndcg@10")
 
 
+def test_bm25_across_languages_is_a_first_stage(call, folder, tiny_cross_encoder):
+    out = folder / "out"
+    call(
+        *("evaluate", "--model", tiny_cross_encoder, "--topics", folder / "topics.tsv", "--output_dir", out),
+        *("--passages", folder / "passages.jsonl", "--qrels", folder / "qrels.tsv", "--first_stage", "bm25-char4"),
+    )
+    run = read_run(out / "run.trec")  # no passage shares four characters with q1
+    assert run.keys() == {"q0"} and run["q0"].keys() == {"d0", "d2", "d3", "d4"}
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["protocol"] == "full collection of passages.jsonl, 100 of bm25-char4 reranked"
+    assert sorted(path.name for path in out.iterdir()) == ["bm25-char4", "metrics.json", "run.trec"]
+
+
 def test_bad_input_gives_one_line_and_writes_nothing(call, folder, tiny_cross_encoder, tmp_path):
     common = ("rerank", "--run", folder / "run.trec", "--topics", folder / "topics.tsv")
     common += ("--passages", folder / "passages.jsonl", "--output")
