@@ -193,7 +193,8 @@ class Pipeline:
             qrels = read_qrels(self.data(language, "dev.qrels.tsv"))
             for stage in STAGES:
                 found = read_run(self.run_file(language, stage))
-                scores[stage].append(list(score_run(found, qrels, [NDCG], per_query=True)["per_query"][NDCG].values()))
+                measured = score_run(found, qrels, [NDCG], per_query=True)["per_query"]
+                scores[stage].append([row[NDCG] for row in measured.values()])
         columns = [
             f"{language} ({len(each)})" for language, each in zip(self.given.languages, scores["bm25"], strict=True)
         ]

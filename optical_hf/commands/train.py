@@ -30,7 +30,7 @@ from ..data.training_row_sources import language_pair
 from ..data.training_rows import TrainingRows, load_training_rows, parse_row_arguments
 from ..data.trec_files import read_passages, read_qrels, read_topics
 from ..evaluation.gains import format_table
-from ..files import write_json
+from ..files import with_digest, write_json
 from ..hub.weights import weights_hash
 from ..launching import check_files, check_world_size, check_writable, run, start_logging, writing
 from ..models.loading_optical import check_name
@@ -219,7 +219,7 @@ def train(models: TrainedModel, rows: RowArguments, asked: JudgedArguments, args
         "arguments": {name: getattr(args, name) for name in names}
         | {kind: trainer.accelerator.mixed_precision == kind for kind in ("bf16", "fp16")},
     }
-    write_json(folder / "results.json", results, indent=2)
+    write_json(folder / "results.json", with_digest(results), indent=2)
     write_card(folder, repo_id=trainer.hub_model_id if args.push_to_hub else None)
     if languages:
         print(format_table(languages))

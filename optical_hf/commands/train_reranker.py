@@ -25,7 +25,7 @@ from transformers import set_seed
 from ..arguments import ArgumentReader
 from ..bounds import check_count, check_fields
 from ..data.training_rows import load_training_rows, parse_row_arguments
-from ..files import write_json
+from ..files import with_digest, write_json
 from ..hub.weights import weights_hash
 from ..launching import check_world_size, check_writable, run, start_logging, writing
 from ..models.cross_encoders import load_cross_encoder
@@ -119,7 +119,7 @@ def train(given: RerankerModels, args: CrossEncoderArguments) -> None:
         "weights": weights_hash(folder),
         "arguments": {name: getattr(args, name) for name in RECIPE},
     }
-    write_json(folder / "results.json", results, indent=2)
+    write_json(folder / "results.json", with_digest(results), indent=2)
     write_card(folder)
     print(f"nDCG@10 on the rows of {args.held_out} queries held out: {start:.4f} before, {ndcg:.4f} after training.")
     print(f"The cross-encoder is in {args.output_dir}: give it to `optical-hf rerank` as --model.")
