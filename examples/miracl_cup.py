@@ -51,6 +51,7 @@ class CupArguments:
     teacher: str = field(default="quickstart", metadata={"help": "What student and reranker are made from."})
     query_prefix: str = field(default="query: ", metadata={"help": "The teacher's."})
     document_prefix: str = field(default="passage: ", metadata={"help": "The teacher's."})
+    document_length: int | None = field(default=None, metadata={"help": "Longest passage in tokens; else its own."})
     depth: int = field(default=50, metadata={"help": "Passages of the first stage that are reranked."})
     negatives: int = field(default=3, metadata={"help": "Negatives of a row."})
     distil_config: str | None = field(default=None, metadata={"help": "YAML file of `optical-hf distill`."})
@@ -58,7 +59,7 @@ class CupArguments:
     tuning_config: str | None = field(default=None, metadata={"help": "YAML file of `optical-hf train`."})
 
     def __post_init__(self) -> None:
-        check_fields(self, check_count, "depth", "negatives")
+        check_fields(self, check_count, "depth", "negatives", "document_length")
 
 
 class Pipeline:
@@ -67,14 +68,16 @@ class Pipeline:
     def __init__(self, given: CupArguments) -> None:
         self.given = given
         self.folder = Path(given.output_dir)
-        self.prefixes = ["--query_prefix", given.query_prefix, "--document_prefix", given.document_prefix]
+        self.options = ["--query_prefix", given.query_prefix, "--document_prefix", given.document_prefix]
+        if given.document_length is not None:
+            self.options += ["--document_length", str(given.document_length)]
 
     def run(self) -> None:
         """Run what is not done yet, and write the table."""
         for language in self.given.languages:
             self.write_data(language)
             self.first_stage(language)
-        self.rerank("distilled", self.distil(), "--document_model", self.given.teacher, *self.prefixes)
+        self.rerank("distilled", self.distil())
         rows = self.mine()
         self.rerank("cross-encoder", self.train_reranker(rows))
         self.rerank("fine-tuned", self.fine_tune(rows))
@@ -120,7 +123,7 @@ class Pipeline:
         passages, topics = (str(self.data(language, name)) for name in ("passages.jsonl", "dev.topics.tsv"))
         models = {
             "bm25": (["--model", "bm25", "--language", language], []),
-            "zero-shot": (["--model", self.given.teacher, *self.prefixes], ["--model", self.given.teacher]),
+            "zero-shot": (["--model", self.given.teacher, *self.options], ["--model", self.given.teacher]),
         }
         for stage, (building, searching) in models.items():
             index, output = self.folder / "indexes" / f"{language}.{stage}", self.run_file(language, stage)
@@ -149,7 +152,7 @@ class Pipeline:
     def distil(self) -> str:
         """Distil the student, in both roles: it will encode passages too."""
         teacher = [] if self.given.teacher == "quickstart" else ["--teacher", self.given.teacher]
-        words = ["--bitext", *self.given.bitext, *teacher, *self.prefixes]
+        words = ["--bitext", *self.given.bitext, *teacher, *self.options]
         return self.train("student", "distill", self.given.distil_config, *words)
 
     def mine(self) -> dict[str, str]:
