@@ -180,14 +180,14 @@ class Pipeline:
         words += ["--rows", *(f"{language}={path}" for language, path in rows.items())]
         return self.train("tuned", "train", self.given.tuning_config, *words)
 
-    def rerank(self, stage: str, model: str, *words: str) -> None:
+    def rerank(self, stage: str, model: str) -> None:
         """Rerank the first stage of every language by a model."""
         for language in self.given.languages:
             output = self.run_file(language, stage)
             passages, topics = (str(self.data(language, name)) for name in ("passages.jsonl", "dev.topics.tsv"))
             files = ["--run", str(self.run_file(language, "first stage")), "--topics", topics, "--passages", passages]
             k = ["--k", str(self.given.depth)]
-            self.command(output, "rerank", "--model", model, *words, *files, *k, "--output", str(output))
+            self.command(output, "rerank", "--model", model, *files, *k, "--output", str(output))
 
     def report(self) -> None:
         """Score every run, and write `results.json` and `table.md`."""
