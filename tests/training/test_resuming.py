@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from trainers import SGD, changed, make_bitext, weights
 
+from optical_hf.files import with_digest, write_json
 from optical_hf.training.resuming import SETTINGS_FILE, check_checkpoint, is_whole, newest_checkpoint
 
 SAVED = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 10, "max_steps": 6, "dropout": 0.1}
@@ -162,7 +163,9 @@ def test_a_checkpoint_that_is_written_over_is_not_whole_until_it_is(build, whole
 
 def test_the_time_before_a_stop_counts(build, whole, tmp_path):
     path = tmp_path / "out" / "checkpoint-4" / SETTINGS_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 1000.0}))
+    settings = json.loads(path.read_text()) | {"seconds": 1000.0}
+    settings.pop("digest")
+    write_json(path, with_digest(settings))
     resumed = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED)
     resumed.train(resume_from_checkpoint=str(path.parent))
     assert resumed.seconds_before == 1000.0
