@@ -235,7 +235,7 @@ class OpticalTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.args.should_save and folder.is_dir():  # of an earlier training: no file of it may be among the new ones
+        if self.args.should_save and folder.is_dir():  # of an earlier training: none of its files may stay
             (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)  # first, since a kill may leave the others
             shutil.rmtree(folder)
         self.accelerator.wait_for_everyone()  # before any process writes there
