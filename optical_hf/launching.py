@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -76,7 +76,9 @@ def writing(folder: str | os.PathLike[str], is_main_process: bool = True) -> Ite
     try:
         lock: int | None = take_lock(path)
     except (BlockingIOError, FileNotFoundError):
-        said = holder.read_text(encoding="utf-8", errors="replace") if holder.exists() else "another process"
+        said = "another process"
+        with suppress(FileNotFoundError):  # not written yet, or removed by now
+            said = holder.read_text(encoding="utf-8", errors="replace")
         raise OSError(f"{folder} is being written by {said}. Wait for it, or choose another --output_dir.") from None
     except PermissionError:
         raise
