@@ -47,7 +47,7 @@ def scratch(folder: str | os.PathLike[str], name: str) -> Iterator[Path]:
         place = Path(folder) / f".{name}.{uuid4().hex[:12]}.partial"
         place.mkdir(0o700)
         try:
-            lock: int | None = _lock(place)
+            lock: int | None = take_lock(place / _LOCK)
             break
         except (BlockingIOError, FileNotFoundError):
             continue  # until it is locked, another process may take it for abandoned: then there is another name
@@ -62,14 +62,29 @@ def scratch(folder: str | os.PathLike[str], name: str) -> Iterator[Path]:
             os.close(lock)
 
 
-def _lock(place: Path) -> int:
+def take_lock(path: Path) -> int:
+    """Lock a file, which is made if it is not there, until it is closed by `os.close` or the process ends.
+
+    Whoever removes the file does so before closing it: then nobody holds a lock on a file that another cannot see.
+
+    Args:
+        path (`Path`): the file. Its folder has to be there.
+
+    Returns:
+        `int`: the file's descriptor.
+
+    Raises:
+        BlockingIOError: if another holds it.
+        FileNotFoundError: if another, who held it, has just removed it.
+        OSError: on a disk without locks, and on Windows.
+    """
     if sys.platform == "win32":
         raise OSError("flock is missing")
-    lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.stat(place / _LOCK).st_ino != os.fstat(lock).st_ino:  # removed, and made anew by another
-            raise FileNotFoundError(place)
+        if os.stat(path).st_ino != os.fstat(lock).st_ino:  # removed, and made anew by another
+            raise FileNotFoundError(path)
     except OSError:
         os.close(lock)
         raise
@@ -90,7 +105,7 @@ def remove_abandoned(folder: str | os.PathLike[str]) -> None:
         with suppress(OSError):  # in use, gone by now, or on a disk without locks
             status = place.lstat()  # not of what a link leads to, nor of other users': the folder may be /tmp
             if _SCRATCH.fullmatch(place.name) and S_ISDIR(status.st_mode) and status.st_uid == user:
-                lock = _lock(place)
+                lock = take_lock(place / _LOCK)
                 shutil.rmtree(place, ignore_errors=True)
                 os.close(lock)
 

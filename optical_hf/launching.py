@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,10 +20,9 @@ import torch
 from accelerate import PartialState
 from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 from accelerate.commands.launch import launch_command_parser
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from .files import scratch
+from .files import scratch, take_lock
 
 LOCK = ".optical-hf.lock"
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -72,20 +71,27 @@ def writing(folder: str | os.PathLike[str], is_main_process: bool = True) -> Ite
         yield
         return
     path = Path(folder) / LOCK
-    lock = FileLock(path, timeout=0)
+    holder = path.with_suffix(".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire()
-    except Timeout:
-        holder = path.with_suffix(".json")
-        said = holder.read_text(encoding="utf-8", errors="replace") if holder.exists() else "another process"
+        lock: int | None = take_lock(path)
+    except (BlockingIOError, FileNotFoundError):
+        said = "another process"
+        with suppress(FileNotFoundError):  # not written yet, or removed by now
+            said = holder.read_text(encoding="utf-8", errors="replace")
         raise OSError(f"{folder} is being written by {said}. Wait for it, or choose another --output_dir.") from None
+    except PermissionError:
+        raise
+    except OSError:
+        lock = None  # a disk without locks
     try:
-        path.with_suffix(".json").write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
-        path.with_suffix(".json").unlink(missing_ok=True)
-        lock.release()
+        holder.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def start_logging(is_main_process: bool) -> None:

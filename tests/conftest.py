@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_lines import call  # noqa: F401
 from hub_server import hub  # noqa: F401
 from rerankers import tiny_cross_encoder  # noqa: F401
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from optical_hf.files import remove_abandoned, replacing, scratch, write_json, write_text
+from optical_hf.files import remove_abandoned, replacing, scratch, take_lock, write_json, write_text
 
 WORKER = """
 import os, signal, sys
@@ -90,6 +91,22 @@ def test_many_write_one_path_while_others_remove_what_is_abandoned(tmp_path):
         thread.join()
     assert not errors and os.listdir(tmp_path) == ["a.txt"]
     assert len(set((tmp_path / "a.txt").read_text())) == 1
+
+
+def test_a_lock_that_its_holder_removes_meanwhile_is_not_taken(tmp_path, monkeypatch):
+    held, flock = take_lock(tmp_path / "lock"), fcntl.flock
+    with pytest.raises(BlockingIOError):
+        take_lock(tmp_path / "lock")
+
+    def late(*arguments: int) -> None:  # the file is open, and now another comes and goes
+        (tmp_path / "lock").unlink()
+        (tmp_path / "lock").write_text("of a third")
+        os.close(held)
+        flock(*arguments)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with pytest.raises(FileNotFoundError):
+        take_lock(tmp_path / "lock")
 
 
 def test_a_disk_without_locks_is_written_to_and_nothing_is_removed(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -36,8 +37,30 @@ def test_a_folder_has_one_writer(tmp_path):
         with writing(tmp_path, is_main_process=False):  # another process of the same launch
             pass
     assert list(tmp_path.iterdir()) == []
-    with writing(tmp_path):
+    with writing(tmp_path / "new"):
         pass
+
+
+def test_a_folder_without_a_writer_is_free_only_once_its_lock_is_gone(tmp_path, monkeypatch):
+    links, close = [], os.close
+
+    def closing(file: int) -> None:
+        links.append(os.fstat(file).st_nlink)
+        close(file)
+
+    with writing(tmp_path):
+        monkeypatch.setattr("optical_hf.launching.os.close", closing)
+    assert links == [0]
+
+
+def test_a_folder_on_a_disk_without_locks_has_a_writer(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with writing(tmp_path):
+        assert (tmp_path / ".optical-hf.json").read_text().startswith(f"process {os.getpid()} on ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_ends_when_its_launcher_is_killed():

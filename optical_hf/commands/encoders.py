@@ -18,6 +18,7 @@ from ..models.cross_encoders import is_cross_encoder, load_cross_encoder
 from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalTeacher
 from ..quickstart import quickstart_model
+from ..retrieval.candidates import BM25
 from ..retrieval.index.build import check_options, model_fingerprint
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class SearchArguments:
 
     def runs(self, languages: Sequence[str] = ("{language}",)) -> list[str]:
         """The files of the first stage, one a language."""
-        if self.first_stage in (None, "bm25"):
+        if self.first_stage in (None, *BM25):
             return []
         return [str(self.first_stage).replace("{language}", language) for language in languages]
 

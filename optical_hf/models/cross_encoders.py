@@ -22,8 +22,9 @@ def is_cross_encoder(name_or_path: str | os.PathLike[str]) -> bool:
     """
     general = read_json(name_or_path, "config_sentence_transformers.json") or {}
     config = read_json(name_or_path, "config.json") or {}
-    architectures = config.get("architectures") or [""]
-    return general.get("model_type") == "CrossEncoder" or architectures[0].endswith("ForSequenceClassification")
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    return general.get("model_type") == "CrossEncoder" or name.endswith("ForSequenceClassification")
 
 
 def load_cross_encoder(name_or_path: str | os.PathLike[str], **options: Any) -> CrossEncoder:

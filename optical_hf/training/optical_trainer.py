@@ -235,8 +235,10 @@ class OpticalTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.args.should_save:  # one of an earlier training is not whole from now on, until all of it is anew
-            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        if self.args.should_save and folder.is_dir():  # of an earlier training: none of its files may stay
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)  # first, since a kill may leave the others
+            shutil.rmtree(folder)
+        self.accelerator.wait_for_everyone()  # before any process writes there
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers

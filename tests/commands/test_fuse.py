@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from optical_hf.commands import __main__ as optical
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import read_run
 from optical_hf.retrieval.fusion import cross_validate, fuse
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command in this process; its output, and its error if it ends with one."""
-
-    def run(*words: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["optical-hf", "fuse", *map(str, words)])
-        try:
-            optical.main()
-        except SystemExit as ended:
-            return str(ended.code)
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture
@@ -45,7 +28,7 @@ def runs(tmp_path):
 def test_methods_give_what_the_functions_give(call, runs):
     files = [runs / "one.trec", runs / "two.trec"]
     tables = [read_run(path) for path in files]
-    common = ("--runs", *files, "--output", runs / "fused.trec")
+    common = ("fuse", "--runs", *files, "--output", runs / "fused.trec")
     assert call(*common) == f"{runs}/fused.trec holds the run of 6 queries.\n"
     assert read_run(runs / "fused.trec") == fuse(tables)
     call(*common, "--method", "sum", "--normalise", "z-score", "--weights", 0.2, 0.8)
@@ -56,7 +39,7 @@ def test_methods_give_what_the_functions_give(call, runs):
 def test_weights_by_cross_validation_are_printed_and_recorded(call, runs):
     files = [runs / "one.trec", runs / "two.trec"]
     printed = call(
-        *("--runs", *files, "--output", runs / "fused.trec", "--method", "sum"),
+        *("fuse", "--runs", *files, "--output", runs / "fused.trec", "--method", "sum"),
         *("--qrels", runs / "qrels.tsv", "--folds", 3),
     )
     chosen = cross_validate([read_run(path) for path in files], {f"q{n}": {"a": 1} for n in range(6)}, folds=3)
@@ -90,7 +73,7 @@ def test_bad_input_gives_one_line_and_writes_nothing(call, runs):
         (one, two, "--method", "sum", "--normalise", "zmuv"): "argument --normalise",
         (one, runs / "gone.trec"): "[Errno 2] No such file",
     }.items():
-        error = call("--runs", *words, "--output", output)
+        error = call("fuse", "--runs", *words, "--output", output)
         assert error.startswith(f"error: {message}") and "\n" not in error, error
-    assert "its folder is not there" in call("--runs", one, two, "--output", runs / "gone" / "fused.trec")
+    assert "its folder is not there" in call("fuse", "--runs", one, two, "--output", runs / "gone" / "fused.trec")
     assert not list(runs.glob("fused*"))

@@ -16,21 +16,6 @@ PASSAGES = {"d0": "she wrote the book", "d1": "it rains today", "d2": "the book 
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command in this process; its output, and its error if it ends with one."""
-
-    def run(*words: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["optical-hf", *map(str, words)])
-        try:
-            optical.main()
-        except SystemExit as ended:
-            return str(ended.code)
-        return capsys.readouterr().out
-
-    return run
-
-
-@pytest.fixture
 def passages(tmp_path):
     path = tmp_path / "passages.jsonl"
     path.write_text("".join(json.dumps({"docid": docid, "text": text}) + "\n" for docid, text in PASSAGES.items()))

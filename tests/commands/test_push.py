@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from optical_hf import OpticalStudent
-from optical_hf.commands import __main__ as optical
 from optical_hf.hub.weights import weights_hash
 
 REPO = "writer/student"
-
-
-@pytest.fixture
-def push(monkeypatch, capsys):
-    """Run the command in this process; what it prints, or the error it ends with."""
-
-    def run(*words: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["optical-hf", "push", *map(str, words)])
-        try:
-            optical.main()
-        except SystemExit as ended:
-            return str(ended.code)
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +30,8 @@ def student(saved, tmp_path) -> Path:
 @pytest.mark.parametrize(
     "words", ["{0} {1} --private", "--private {0} {1}", "{0} --private {1}", "--revision main --private true {0} {1}"]
 )
-def test_student_without_a_card_is_given_one_with_its_name(hub, push, student, words):
-    assert push(*words.format(student, REPO).split()).startswith("Pushed: http://127.0.0.1:")
+def test_student_without_a_card_is_given_one_with_its_name(hub, call, student, words):
+    assert call("push", *words.format(student, REPO).split()).startswith("Pushed: http://127.0.0.1:")
     repository = hub.repositories["models", REPO]
     assert repository.private and f'AutoModel.from_pretrained("{REPO}")' in repository.files["README.md"].decode()
 
@@ -67,13 +50,13 @@ def test_student_without_a_card_is_given_one_with_its_name(hub, push, student, w
         ("{student} has no modeling_optical.py", "modeling_optical.py", None),
     ],
 )
-def test_spoilt_folder_gives_one_line(hub, push, student, told, name, text, card):
+def test_spoilt_folder_gives_one_line(hub, call, student, told, name, text, card):
     if card:
         (student / "README.md").write_text(card)
     (student / name).unlink()
     if text:
         (student / name).write_text(text)
-    error = push(student, REPO)
+    error = call("push", student, REPO)
     assert error.startswith(f"error: {told.format(student=student)}") and "\n" not in error
     assert hub.repositories == {}
 
@@ -87,14 +70,14 @@ def test_spoilt_folder_gives_one_line(hub, push, student, told, name, text, card
         ("README.md was written of other weights", "results.json", b'{"weights": "blake2b:%s"}' % (b"0" * 32)),
     ],
 )
-def test_spoilt_card_gives_one_line(hub, push, student, told, name, content):
+def test_spoilt_card_gives_one_line(hub, call, student, told, name, content):
     (student / name).write_bytes(content)
-    error = push(student, REPO)
+    error = call("push", student, REPO)
     assert error.startswith(f"error: {student}/{told}") and "\n" not in error
     assert hub.repositories == {}
 
 
-def test_no_folder_no_token_and_a_name_that_is_none_give_one_line(hub, push, student, tmp_path, monkeypatch):
+def test_no_folder_no_token_and_a_name_that_is_none_give_one_line(hub, call, student, tmp_path, monkeypatch):
     (student / "README.md").write_text("By hand.\n")
     for words, told in {
         (tmp_path / "nothing", REPO): f"{tmp_path}/nothing has no config.json",
@@ -103,9 +86,9 @@ def test_no_folder_no_token_and_a_name_that_is_none_give_one_line(hub, push, stu
         (student, "someone/else"): "The token has no right to write to someone/else (403)",
         (student,): "Give FOLDER and REPO_ID",
     }.items():
-        error = push(*words)
+        error = call("push", *words)
         assert error.startswith(f"error: {told}") and "\n" not in error
     monkeypatch.delenv("HF_TOKEN")
-    error = push(student, REPO)
+    error = call("push", student, REPO)
     assert error.startswith("error: There is no Hub token. Log in with `hf auth login`") and "\n" not in error
     assert hub.repositories == {}

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
 from optical_hf import OpticalTeacher
-from optical_hf.commands import __main__ as optical
 from optical_hf.data.trec_files import read_run, write_run
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
 from optical_hf.models.cross_encoders import load_cross_encoder
@@ -24,21 +22,6 @@ TEXTS = {
 TOPICS = {"q0": "who wrote the book", "q1": "mvua inanyesha leo"}
 QRELS = {"q0": {"d0": 1}, "q1": {"d1": 1}}
 RUN = {"q0": {"d0": 1.0, "d1": 5.0, "d2": 4.0}, "q1": {"d4": 9.0, "d1": 8.0, "d2": 7.0}}
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command in this process; its output, and its error if it ends with one."""
-
-    def run(*words: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["optical-hf", *map(str, words)])
-        try:
-            optical.main()
-        except SystemExit as ended:
-            return str(ended.code)
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture

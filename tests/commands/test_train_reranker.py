@@ -10,7 +10,6 @@ import torch
 from huggingface_hub import ModelCard
 from sentence_transformers import CrossEncoder
 
-from optical_hf.commands import __main__ as optical
 from optical_hf.data.training_rows import load_training_rows
 from optical_hf.data.trec_files import read_run
 from optical_hf.hub.weights import weights_hash
@@ -18,21 +17,6 @@ from optical_hf.training.cross_encoder import RankedRow, hold_out_queries, measu
 
 PAIRS = [("who wrote it", "she wrote it"), ("mvua leo", "it rains today"), ("kitabu hicho", "this book")]
 REPO = "writer/reranker"
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command in this process; its output, and its error if it ends with one."""
-
-    def run(*words: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["optical-hf", *map(str, words)])
-        try:
-            optical.main()
-        except SystemExit as ended:
-            return str(ended.code)
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture

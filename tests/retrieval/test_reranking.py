@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -132,3 +133,6 @@ def test_cross_encoders_are_told_by_their_files(tiny_cross_encoder, tiny_encoder
     assert is_cross_encoder(tiny_cross_encoder) and not is_cross_encoder(tiny_encoder)
     cross_encoder.save_pretrained(str(tmp_path / "saved"))
     assert is_cross_encoder(tmp_path / "saved") and not is_cross_encoder(tmp_path)
+    for damaged in ([1], [None], {"a": 1}, "BertForSequenceClassification"):
+        (tmp_path / "config.json").write_text(json.dumps({"architectures": damaged}))
+        assert not is_cross_encoder(tmp_path)

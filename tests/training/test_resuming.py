@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from trainers import SGD, changed, make_bitext, weights
+from transformers import TrainerCallback
 
+from optical_hf.files import with_digest, write_json
 from optical_hf.training.resuming import SETTINGS_FILE, check_checkpoint, is_whole, newest_checkpoint
 
 SAVED = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 10, "max_steps": 6, "dropout": 0.1}
@@ -160,9 +162,22 @@ def test_a_checkpoint_that_is_written_over_is_not_whole_until_it_is(build, whole
     assert {path.name for path in (tmp_path / "out").iterdir() if is_whole(path)} == {"checkpoint-4", "checkpoint-6"}
 
 
+def test_a_checkpoint_that_is_written_over_holds_nothing_of_the_one_before(build, whole, tmp_path):
+    class Notes(TrainerCallback):
+        def on_save(self, args, state, control, **_):
+            (tmp_path / "out" / f"checkpoint-{state.global_step}" / "notes.txt").write_text("written after the rest")
+
+    for step in (2, 4):
+        (tmp_path / "out" / f"checkpoint-{step}" / "notes.txt").write_text("of the one before")
+    build(make_bitext(16), folder="out", lr_scheduler_type="constant", callbacks=[Notes()], **SAVED).train()
+    assert [path.name for path in (tmp_path / "out").iterdir() if not is_whole(path)] == []
+
+
 def test_the_time_before_a_stop_counts(build, whole, tmp_path):
     path = tmp_path / "out" / "checkpoint-4" / SETTINGS_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 1000.0}))
+    settings = json.loads(path.read_text()) | {"seconds": 1000.0}
+    settings.pop("digest")
+    write_json(path, with_digest(settings))
     resumed = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED)
     resumed.train(resume_from_checkpoint=str(path.parent))
     assert resumed.seconds_before == 1000.0
