@@ -23,6 +23,7 @@ CONFIG = Path(__file__).parents[2] / "examples" / "accelerate_configs" / "two_cp
 RUNS = {
     "contrast": SGD,
     "hybrid": {**SGD, "alpha": 0.5, "learn_temperatures": True, "encode_batch_size": 2},
+    "cached": {**SGD, "encode_batch_size": 1},
     "all": {**SGD, "divergence_weight": 0.5, "margin_weight": 0.1, "retention_weight": 0.5, "learning_rate": 0.01},
 }
 
