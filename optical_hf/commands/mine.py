@@ -41,7 +41,8 @@ class MiningArguments:
     passages: list[str] = field(metadata={"help": "The collection: JSON lines, or pid<TAB>text; one or more files."})
     output: str = field(metadata={"help": "JSON lines of rows to write."})
     first_stage: str | None = field(
-        default=None, metadata={"help": "'bm25', 'bm25-char4' (across languages), or a TREC run; else the model searches."}
+        default=None,
+        metadata={"help": "'bm25', 'bm25-char4' (across languages), or a TREC run; else the model searches."},
     )
     topics: str | None = field(default=None, metadata={"help": "The queries of the TREC run by id."})
     negatives: int = field(default=7, metadata={"help": "Negatives of a row; those that it has stay, and count."})
