@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -19,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Sampler
 
 from ..data.retrieval_set import RetrievalSet
-from ..files import write_json
+from ..files import read_json, write_json
 from ..losses.ranking import info_nce, margin_mse, maxsim_means, score_divergence
 from ..models.modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
 from ..retrieval.index.build import model_fingerprint
@@ -96,6 +95,11 @@ class OpticalRetrievalTrainer(OpticalTrainer):
             raise ValueError(
                 f"The model's vectors have {model.config.output_dim} dimensions, the document model's "
                 f"{document_model.config.output_dim}."
+            )
+        if eval_dataset is not None and not isinstance(eval_dataset, Dataset):
+            raise ValueError(
+                f"`eval_dataset` is a {type(eval_dataset).__name__}; give one Dataset of all languages, such as "
+                "`datasets.concatenate_datasets` makes."
             )
         if isinstance(train_dataset, IterableDataset) and args.alpha is not None:
             raise ValueError("`alpha` needs all rows in memory: leave it out for a stream.")
@@ -313,7 +317,7 @@ class OpticalRetrievalTrainer(OpticalTrainer):
         if self.args.learn_temperatures:
             path = Path(resume_from_checkpoint) / TEMPERATURES
             try:
-                saved = json.loads(path.read_text(encoding="utf-8"))
+                saved = read_json(path)
                 values = [math.log(saved[name]) for name in self.temperatures]
             except (OSError, ValueError, LookupError, TypeError) as error:
                 raise ValueError(f"The checkpoint is not whole: {path} is missing or damaged.") from error

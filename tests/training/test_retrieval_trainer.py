@@ -288,6 +288,12 @@ def test_arguments_that_do_not_fit_are_refused(build, options, message):
         build(make_rows(32, scores=False), max_steps=1, **options).train()
 
 
+def test_held_out_rows_are_one_dataset(build):
+    for held_out, name in (({"sw": make_rows(4)}, "dict"), (make_rows(4).to_iterable_dataset(), "IterableDataset")):
+        with pytest.raises(ValueError, match=f"`eval_dataset` is a {name}; give one Dataset of all languages"):
+            build(make_rows(8), held_out)
+
+
 def test_a_teacher_is_not_trained(build, tiny_encoder):
     with pytest.raises(ValueError, match="is frozen: load the same folder as OpticalStudent"):
         build(make_rows(8), model=OpticalTeacher.from_checkpoint(tiny_encoder))
