@@ -116,15 +116,19 @@ class OpticalRetrievalTrainer(OpticalTrainer):
             model, document_model or model, _languages(train_dataset, eval_dataset, languages), args.negatives
         )
         kwargs.setdefault("data_collator", collator)
+        searched = list(retrieval_sets)
+        # The Trainer wants a dataset where evaluations are asked for, and `evaluate` needs none to search.
+        instead = Dataset.from_dict({}) if searched else None
         super().__init__(
             model,
             args,
             train_dataset,
-            eval_dataset=eval_dataset,
-            retrieval_sets=retrieval_sets,
+            eval_dataset=instead if eval_dataset is None else eval_dataset,
+            retrieval_sets=searched,
             passage_model=self.document_model,
             **kwargs,
         )
+        self.eval_dataset = eval_dataset
         for frozen in (self.document_model, self.start):
             if frozen is not None:
                 frozen.to(args.device)

@@ -100,6 +100,15 @@ def test_a_retriever_of_one_language_is_not_called_cross_lingual(folder, tiny_en
     assert card.data.language == ["sw"]
 
 
+def test_a_card_says_that_its_checkpoint_was_chosen_by_its_figures(folder, tiny_encoder):
+    options = {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    options |= {"load_best_model_at_end": "true", "metric_for_best_model": "ndcg@10"}
+    train.main(arguments(folder, tiny_encoder, **options))
+    card = (folder / "out" / "README.md").read_text()
+    chosen = "The best checkpoint was chosen by `ndcg@10` on these questions, which flatters their figures."
+    assert f" |\n\n{chosen}\n\n## Training\n" in card
+
+
 def test_with_a_document_model_the_passages_stay_where_they_are(folder, tiny_encoder):
     words = arguments(folder, tiny_encoder, document_model=tiny_encoder, num_train_epochs=2)
     train.main(words)
