@@ -35,6 +35,7 @@ from optical_hf.files import write_json, write_text
 from optical_hf.launching import run, writing
 from optical_hf.metrics import NDCG
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
+from optical_hf.training.resuming import newest_checkpoint
 
 STAGES = ("bm25", "zero-shot", "first stage", "distilled", "cross-encoder", "fine-tuned", "ensemble")
 
@@ -144,7 +145,7 @@ class Pipeline:
         options = ["--output_dir", str(folder), *words]
         if config is not None:
             options += ["--config", config]
-        if any(folder.glob("checkpoint-*")):
+        if newest_checkpoint(folder) is not None:
             options += ["--resume_from_checkpoint", "true"]
         self.command(folder / "results.json", command, *options)
         return str(folder)

@@ -23,9 +23,9 @@ from ..data.training_row_checks import text_id
 from ..data.training_row_sources import language_pair
 from ..data.training_rows import load_training_rows, parse_row_arguments
 from ..data.trec_files import rank, read_run
-from ..launching import run, start_logging, start_processes
+from ..launching import check_files, run, start_logging, start_processes
 from ..retrieval.bm25 import BM25Index
-from ..retrieval.candidates import first_stage
+from ..retrieval.candidates import BM25, bm25_index
 from ..retrieval.index.build import PassageIndex, build_index
 from ..retrieval.negatives import Find, ModelScores, mine_negatives
 from .encoders import EncoderArguments, IndexArguments
@@ -41,7 +41,8 @@ class MiningArguments:
     passages: list[str] = field(metadata={"help": "The collection: JSON lines, or pid<TAB>text; one or more files."})
     output: str = field(metadata={"help": "JSON lines of rows to write."})
     first_stage: str | None = field(
-        default=None, metadata={"help": "'bm25', or a TREC run; else the model searches its index."}
+        default=None,
+        metadata={"help": "'bm25', 'bm25-char4' (across languages), or a TREC run; else the model searches."},
     )
     topics: str | None = field(default=None, metadata={"help": "The queries of the TREC run by id."})
     negatives: int = field(default=7, metadata={"help": "Negatives of a row; those that it has stay, and count."})
@@ -88,16 +89,19 @@ def main(arguments: Sequence[str]) -> None:
     [pair] = sources
     query_language, document_language = language_pair(pair)
     if given.first_stage == "bm25" and query_language != document_language:
-        raise ValueError(f"BM25 finds nothing across languages ({pair}): give a model or a TREC run.")
-    if (given.topics is None) != (given.first_stage in (None, "bm25")):
-        raise ValueError("--topics and a TREC run as --first_stage go together: it says which query has which id.")
+        raise ValueError(f"Words find nothing across languages ({pair}): give bm25-char4, a model or a TREC run.")
+    by_run = given.first_stage not in (None, *BM25)
+    if (given.topics is not None) != by_run:
+        raise ValueError("--topics and a TREC run as --first_stage go together: they say which query has which id.")
     if kept.single and not given.pooled:
         raise ValueError("--single keeps pooled vectors only: give --pooled.")
     if not Path(given.output).absolute().parent.is_dir():
         raise ValueError(f"--output {given.output}: its folder is not there; make it first.")
     files = [path for pattern in given.passages for path in sorted(glob.glob(pattern)) or [pattern]]
-    if missing := [path for path in files if not Path(path).is_file()]:
-        raise ValueError(f"--passages: there is no file {missing[0]}.")
+    check_files("--passages", *files)
+    check_files("--topics", given.topics)
+    check_files("--first_stage", given.first_stage if by_run else None)
+    encoders.check_names()
     rows = load_training_rows(
         sources,
         max_rows=given.max_rows,
@@ -116,7 +120,7 @@ def main(arguments: Sequence[str]) -> None:
     }
     counts = mine_negatives(
         rows.dataset,
-        _find(given, kept, files, document_language, score),
+        _find(given, kept, files, document_language, score, rows.dataset["query"][:]),
         lambda: iter_collection(files),
         given.output,
         negatives=given.negatives,
@@ -140,26 +144,36 @@ def _size(path: str) -> int | None:
 
 
 def _find(
-    given: MiningArguments, kept: IndexArguments, files: list[str], language: str, score: ModelScores | None
+    given: MiningArguments,
+    kept: IndexArguments,
+    files: list[str],
+    language: str,
+    score: ModelScores | None,
+    asked: Sequence[str],
 ) -> Find:
     """Return what finds candidates; indexes are built, or checked, at its first call."""
     if given.first_stage is None:
         assert score is not None
         return _find_by_model(given, kept, files, score)
-    if given.first_stage != "bm25":
+    if given.first_stage not in BM25:
         queries = {text_id(text): qid for qid, text in read_queries(str(given.topics)).items()}
         results = read_run(given.first_stage)
+        if not any(queries.get(text_id(text)) in results for text in asked):
+            raise ValueError(
+                f"{given.first_stage} holds results of none of the rows' queries, which are known by their texts in "
+                f"--topics {given.topics}: do these files belong together?"
+            )
 
         def find_in_run(topics: Mapping[str, str]) -> dict[str, list[str]]:
             return {qid: rank(results.get(queries.get(text_id(text), ""), {})) for qid, text in topics.items()}
 
         return find_in_run
-    folder = Path(kept.index_dir or f"{given.output}.bm25")
+    folder = kept.index_dir or f"{given.output}.{given.first_stage}"
+    words_of = language if given.first_stage == "bm25" else None
 
     @cache
     def opened() -> BM25Index:
-        first_stage("bm25", {}, lambda: iter_collection(files), language, folder)  # builds it, or checks it
-        return BM25Index(folder)
+        return bm25_index(lambda: iter_collection(files), words_of, folder)
 
     return lambda topics: {qid: list(results) for qid, results in opened().search(topics, given.depth).items()}
 

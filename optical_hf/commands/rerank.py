@@ -18,7 +18,7 @@ from typing import Any
 from ..arguments import ArgumentReader
 from ..bounds import check_count, check_memory
 from ..data.trec_files import iter_passages, read_run, read_topics, write_run
-from ..launching import run, start_logging, start_processes
+from ..launching import check_files, run, start_logging, start_processes
 from ..retrieval.reranking import rerank
 from .encoders import EncoderArguments
 
@@ -51,6 +51,9 @@ def main(arguments: Sequence[str]) -> None:
     given, encoders = reader().read(arguments)
     if not Path(given.output).absolute().parent.is_dir():
         raise ValueError(f"--output {given.output}: its folder is not there; make it first.")
+    check_files("--run", given.run)
+    check_files("--topics", given.topics)
+    check_files("--passages", *given.passages)
     state = start_processes()
     start_logging(state.is_main_process)
     first, topics = read_run(given.run), read_topics(given.topics)

@@ -195,19 +195,21 @@ def train(models: TrainedModel, rows: RowArguments, asked: JudgedArguments, args
     if document_model is None:  # it encodes both sides, and is no student of another's passages
         OpticalTeacher.from_pretrained(folder).save_pretrained(folder)
     names = (*args.decisive(), *_KEPT)
+    encoder = None if document_model is None else checkpoint_origin(str(models.document_model))["name"]
     results = {
         "task": "retrieval",
         "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
         "student": start["name"],
         "base_model": start["base_model"],
         "license": start["license"],
-        "document_model": None if document_model is None else checkpoint_origin(str(models.document_model))["name"],
+        "document_model": encoder,
         "seed": args.seed,
         "steps": trainer.state.global_step,
         "rows": loaded.counts,
         "row_sources": row_source_names(parse_row_arguments(rows.rows)),
         "scored_by": loaded.scored_by,
         "collection": asked.collection,
+        "protocol": f"over all passages, encoded by {encoder or 'the model itself'}" if sets else None,
         "languages": languages,
         "temperatures": trainer.temperatures,
         "training_seconds": trainer.seconds_before + output.metrics["train_runtime"],

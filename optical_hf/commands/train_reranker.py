@@ -33,6 +33,7 @@ from ..quickstart import quickstart_model
 from ..training.cross_encoder import (
     CrossEncoderArguments,
     RankedRow,
+    SettingsKeeper,
     cross_encoder_trainer,
     hold_out_queries,
     measure_rows,
@@ -40,6 +41,7 @@ from ..training.cross_encoder import (
 )
 from ..training.model_card import write_card
 from ..training.provenance import checkpoint_origin, row_source_names
+from ..training.resuming import checkpoint_to_resume, dataset_digest, remove_surplus, seconds_until
 
 # The arguments of the training that results.json keeps.
 RECIPE = (
@@ -90,11 +92,24 @@ def train(given: RerankerModels, args: CrossEncoderArguments) -> None:
     trained, held_out = hold_out_queries(rows, args.held_out, args.seed)
     name = str(quickstart_model()) if given.model == "quickstart" else given.model
     origin = checkpoint_origin(name)
+    settings = {
+        "model": origin["name"],
+        "rows": dataset_digest(loaded.dataset, ["query", "passages", "scores"]),
+        "processes": args.world_size,
+        **{name: getattr(args, name) for name in ("loss", "held_out", "seed", "max_steps", "lr_scheduler_type")},
+        **{name: getattr(args, name) for name in RECIPE if name != "num_train_epochs"},
+        "max_length": given.max_length,
+    }
+    checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, folder, settings)
+    seconds_before = 0.0 if checkpoint is None else seconds_until(checkpoint)
+    if checkpoint is not None and args.process_index == 0:
+        remove_surplus(checkpoint, folder, args.save_total_limit)
     options: dict[str, Any] = {} if given.max_length is None else {"max_length": given.max_length}
     model = load_cross_encoder(name, num_labels=1, **options)
     start = measure_rows(model, held_out, args.per_device_eval_batch_size)
     trainer = cross_encoder_trainer(model, trained, args)
-    output = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.add_callback(SettingsKeeper(settings, seconds_before))
+    output = trainer.train(resume_from_checkpoint=checkpoint)
     ndcg = measure_rows(model, held_out, args.per_device_eval_batch_size)
     if args.process_index != 0:
         return
@@ -112,7 +127,7 @@ def train(given: RerankerModels, args: CrossEncoderArguments) -> None:
         "scores": trained[0].scores is not None and args.loss == "listnet",
         "max_length": model.max_seq_length,
         "held_out": {"queries": args.held_out, "start": {"ndcg@10": start}, "trained": {"ndcg@10": ndcg}},
-        "training_seconds": output.metrics["train_runtime"],
+        "training_seconds": seconds_before + output.metrics["train_runtime"],
         "processes": args.world_size,
         "machine": f"{args.device.type}, {platform.machine()}",
         "versions": {name: version(name) for name in ("torch", "transformers", "sentence-transformers")},

@@ -20,7 +20,7 @@ from ..bounds import check_count
 from ..data.retrieval_set import check_passages
 from ..data.training_row_checks import is_empty, text_id
 from ..data.training_row_lines import row_line
-from ..files import replacing, write_json
+from ..files import read_json, replacing, write_json
 from ..models.modeling_optical import OpticalModel
 from .index.build import model_fingerprint
 from .index.shards import fingerprint
@@ -119,13 +119,13 @@ def mine_negatives(
             if not path.is_file():
                 chunk = rows.select(range(start, min(start + chunk_size, len(rows)))).to_list()
                 write_json(path, miner.mine(chunk, bar))
-            part = json.loads(path.read_text(encoding="utf-8"))
+            part = read_json(path)
             for name, count in part["counts"].items():
                 counts[name] += count
             bar.update(min(start + chunk_size, len(rows)) - bar.n)
     with replacing(output) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         for number in range(len(starts)):
-            file.writelines(json.loads((parts / f"{number:05d}.json").read_text(encoding="utf-8"))["lines"])
+            file.writelines(read_json(parts / f"{number:05d}.json")["lines"])
     shutil.rmtree(parts)
     return counts
 
@@ -140,7 +140,7 @@ def _check_made_by(parts: Path, made_by: dict[str, Any]) -> None:
         parts.mkdir(parents=True, exist_ok=True)
         write_json(path, made_by)
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    there = read_json(path)
     if differing := [name for name in there | made_by if there.get(name) != made_by.get(name)]:
         name = differing[0]
         raise ValueError(

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..bounds import check_count, check_fields, check_number, check_training
 from ..metrics import NDCG
 from ..metrics.miracl_ndcg.miracl_ndcg import score_run
 from ..retrieval.reranking import score_pairs
+from .resuming import write_settings
 
 try:
     from sentence_transformers import CrossEncoder
@@ -175,6 +182,27 @@ def cross_encoder_trainer(
             {"query": [row.query for row in rows], "passages": [row.passages for row in rows], "label": labels}
         )
     return CrossEncoderTrainer(model=model, args=args, train_dataset=dataset, loss=loss)
+
+
+class SettingsKeeper(TrainerCallback):
+    """Writes into every checkpoint what its training was made of, and how long it took until then.
+
+    Args:
+        settings (`Mapping[str, Any]`): what the training is made of.
+        seconds_before (`float`): how long it had taken until the checkpoint that is gone on from.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], seconds_before: float) -> None:
+        self.settings, self.seconds_before = settings, seconds_before
+        self._started = time.time()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the file once every process has written its state."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            seconds = self.seconds_before + time.time() - self._started
+            write_settings(folder, self.settings, seconds, whole=True)
 
 
 def measure_rows(model: CrossEncoder, rows: Sequence[RankedRow], batch_size: int = 32) -> float:

@@ -179,12 +179,15 @@ def _card(
     arguments = results.get("arguments") or {}
     sentence_transformers = (folder / "modules.json").is_file()
     sources = [one for many in (results.get("bitext_sources") or {}).values() for one in many]
+    trained_on = results.get("rows") or [""]
+    crosses = any(_is_cross_lingual(results, pair) for pair in trained_on)
+    tags = [tag for tag in TAGS if crosses or tag != "cross-lingual"]
     data = ModelCardData(
         language=_languages(results),
         license=license or results.get("license"),
         library_name="transformers",
         pipeline_tag="feature-extraction",
-        tags=[*TAGS, *(["sentence-transformers"] if sentence_transformers else [])],
+        tags=[*tags, *(["sentence-transformers"] if sentence_transformers else [])],
         base_model=results.get("base_model"),
         datasets=sorted({one.partition(":")[0] for one in sources if "/" in one}) or None,
         model_name=name.rpartition("/")[2] if evaluated else None,
@@ -241,7 +244,13 @@ def _protocol(results: Mapping[str, Any], language: str) -> str:
     row = results["languages"][language]
     data = "training rows" if results.get("task") == "retrieval" else "training bitext"
     seen = f"a language of the {data}" if row["seen"] else f"a language that was not in the {data}"
-    return f"{row['queries']} questions in {language}, {seen}; {results.get('protocol')}"
+    parts = [f"{row['queries']} questions in {language}, {seen}", results.get("protocol")]
+    return "; ".join(part for part in parts if part)
+
+
+def _is_cross_lingual(results: Mapping[str, Any], language: str) -> bool:
+    # A distilled student is asked in a language over English passages; a retriever in `sw-en`, or in `sw` over `sw`.
+    return results.get("task") != "retrieval" or "-" in language
 
 
 def _eval_results(results: Mapping[str, Any], repo_id: str | None) -> list[EvalResult]:
@@ -249,7 +258,7 @@ def _eval_results(results: Mapping[str, Any], repo_id: str | None) -> list[EvalR
     return [
         EvalResult(
             task_type="information-retrieval",
-            task_name="Cross-lingual retrieval",
+            task_name="Cross-lingual retrieval" if _is_cross_lingual(results, language) else "Retrieval",
             dataset_type=dataset,
             dataset_name=f"{name} ({language})",
             dataset_config=language,

@@ -164,7 +164,8 @@ class OpticalTrainer(Trainer):
         """Search a retrieval set with the queries of a model, and its passages or those of `passage_model`.
 
         Args:
-            retrieval_set ([`RetrievalSet`]): sets that share one dict of passages have it encoded once.
+            retrieval_set ([`RetrievalSet`]): where there is a `passage_model`, sets that share one dict of
+                passages have it encoded once.
             model ([`OpticalTeacher`] or [`OpticalStudent`], *optional*): by default the one that is trained.
 
         Returns:

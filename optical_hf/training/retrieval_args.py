@@ -79,6 +79,10 @@ class OpticalRetrievalArguments(OpticalArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ddp_broadcast_buffers is None:
+            # No buffer of an encoder changes. They would be sent at every forward pass, of which with gradient caching
+            # the processes do not make as many, if their rows have more or fewer negatives: each would wait for ever.
+            self.ddp_broadcast_buffers = False
         if not any((self.contrastive_weight, self.divergence_weight, self.margin_weight)):
             raise ValueError(
                 "--contrastive_weight must be above 0 where --divergence_weight and --margin_weight are 0: nothing "

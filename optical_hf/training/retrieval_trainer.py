@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -19,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Sampler
 
 from ..data.retrieval_set import RetrievalSet
-from ..files import write_json
+from ..files import read_json, write_json
 from ..losses.ranking import info_nce, margin_mse, maxsim_means, score_divergence
 from ..models.modeling_optical import OpticalModel, OpticalOutput, OpticalStudent, OpticalTeacher
 from ..retrieval.index.build import model_fingerprint
@@ -97,6 +96,11 @@ class OpticalRetrievalTrainer(OpticalTrainer):
                 f"The model's vectors have {model.config.output_dim} dimensions, the document model's "
                 f"{document_model.config.output_dim}."
             )
+        if eval_dataset is not None and not isinstance(eval_dataset, Dataset):
+            raise ValueError(
+                f"`eval_dataset` is a {type(eval_dataset).__name__}; give one Dataset of all languages, such as "
+                "`datasets.concatenate_datasets` makes."
+            )
         if isinstance(train_dataset, IterableDataset) and args.alpha is not None:
             raise ValueError("`alpha` needs all rows in memory: leave it out for a stream.")
         if (args.divergence_weight or args.margin_weight) and isinstance(train_dataset, Dataset):
@@ -112,15 +116,19 @@ class OpticalRetrievalTrainer(OpticalTrainer):
             model, document_model or model, _languages(train_dataset, eval_dataset, languages), args.negatives
         )
         kwargs.setdefault("data_collator", collator)
+        searched = list(retrieval_sets)
+        # The Trainer wants a dataset where evaluations are asked for, and `evaluate` needs none to search.
+        instead = Dataset.from_dict({}) if searched else None
         super().__init__(
             model,
             args,
             train_dataset,
-            eval_dataset=eval_dataset,
-            retrieval_sets=retrieval_sets,
+            eval_dataset=instead if eval_dataset is None else eval_dataset,
+            retrieval_sets=searched,
             passage_model=self.document_model,
             **kwargs,
         )
+        self.eval_dataset = eval_dataset
         for frozen in (self.document_model, self.start):
             if frozen is not None:
                 frozen.to(args.device)
@@ -313,7 +321,7 @@ class OpticalRetrievalTrainer(OpticalTrainer):
         if self.args.learn_temperatures:
             path = Path(resume_from_checkpoint) / TEMPERATURES
             try:
-                saved = json.loads(path.read_text(encoding="utf-8"))
+                saved = read_json(path)
                 values = [math.log(saved[name]) for name in self.temperatures]
             except (OSError, ValueError, LookupError, TypeError) as error:
                 raise ValueError(f"The checkpoint is not whole: {path} is missing or damaged.") from error

@@ -46,6 +46,13 @@ def test_by_bm25(words, capsys):
     assert sorted(path.name for path in Path().iterdir()) == ["mined", "mined.bm25", "passages", "qrels", "topics"]
 
 
+def test_by_character_grams_across_languages(words):
+    Path("topics").write_text("q0\tnani wrote\nq1\trains leo\n")  # words and names that both languages have
+    mine.main(["--rows", "sw-en=topics,passages,qrels", *words[2:], "--first_stage=bm25-char4"])
+    assert load_training_rows({"sw-en": "mined"}).dataset["docids"][:] == [["d0"], ["d4"], ["d1", "d2"]]
+    assert Path("mined.bm25-char4").is_dir()
+
+
 def test_by_a_run(words, capsys):
     Path("run").write_text("q0 Q0 d1 1 9.0 x\nq0 Q0 d4 2 8.0 x\nq1 Q0 d3 1 1.0 x\nq1 Q0 d9 2 0.5 x\n")
     mine.main([*words, "--first_stage=run", "--topics=topics"])
@@ -74,22 +81,27 @@ def test_by_a_model(words, tiny_encoder, pooled):
 
 
 def test_wrong_arguments(words):
+    Path("elsewhere").write_text("q9\tmvua leo\n")
+    Path("found").write_text("q9 Q0 d1 1 9.0 x\n")
     for more, problem in {
+        ("--first_stage=found", "--topics=elsewhere"): "found holds results of none of the rows' queries",
+        ("--first_stage=run", "--topics=topics"): "--first_stage: there is no file run",
+        ("--first_stage=found", "--topics=none"): "--topics: there is no file none",
         ("--first_stage=run",): "--topics and a TREC run as --first_stage go together",
         ("--first_stage=bm25", "--topics=topics"): "--topics and a TREC run as --first_stage go together",
         ("--single=true",): "--single keeps pooled vectors only",
     }.items():
-        with pytest.raises(ValueError, match=problem):
+        with pytest.raises((ValueError, FileNotFoundError), match=problem):
             mine.main([*words, *more])
     for name, value, problem in (
-        ("--rows", "en-sw=topics,passages,qrels", "BM25 finds nothing across languages"),
+        ("--rows", "en-sw=topics,passages,qrels", "Words find nothing across languages"),
         ("--passages=passages", "--passages=none", "--passages: there is no file none"),
         ("--output=mined", "--output=no/mined", "--output no/mined: its folder is not there"),
     ):
         place = words.index(name)
         changed = [*words[: place + (name == "--rows")], value, *words[place + 1 + (name == "--rows") :]]
-        with pytest.raises(ValueError, match=problem):
+        with pytest.raises((ValueError, FileNotFoundError), match=problem):
             mine.main([*changed, "--first_stage=bm25"])
     with pytest.raises(ValueError, match="--rows has en and sw: give the rows of one language pair"):
         mine.main(["--rows", "en=x", "sw=y", *words[2:], "--first_stage=bm25"])
-    assert sorted(path.name for path in Path().iterdir()) == ["passages", "qrels", "topics"]
+    assert sorted(path.name for path in Path().iterdir()) == ["elsewhere", "found", "passages", "qrels", "topics"]

@@ -76,12 +76,37 @@ def test_a_retriever_is_trained_measured_and_described(folder, tiny_encoder, cap
     assert line == (
         f"| `sw-en` | 4 | yes | {before['ndcg@10']:.3f} / {before['pooled_ndcg@10']:.3f} | **1.000 / 1.000** |"
     )
-    assert "4 questions with a passage, and 4 passages that do not answer them, from `rows.jsonl`" in card.text
+    assert (
+        "- **`sw-en`**: 4 pairs of a question and a passage that answers it, and 4 passages that do not, of which the "
+        "first 1 of each pair take part, from `rows.jsonl`\n"
+    ) in card.text
+    assert card.data.eval_results[0].task_name == "Cross-lingual retrieval" and "cross-lingual" in card.data.tags
+    assert card.data.eval_results[0].dataset_args["protocol"] == (
+        "4 questions in sw-en, a language of the training rows; over all passages, encoded by the model itself"
+    )
     # It encodes both sides, so it is no student of another model's passages.
     model = AutoModel.from_pretrained(folder / "out")
     assert isinstance(model, OpticalTeacher) and model.config.query_prefix == "query : "
     assert "The model is in" in capsys.readouterr().out
     push_student(folder / "out", "writer/retriever", token=WRITE_TOKEN)
+
+
+def test_a_retriever_of_one_language_is_not_called_cross_lingual(folder, tiny_encoder):
+    pair = {name: f"sw={folder}/{name}" for name in ("topics", "passages", "qrels")}
+    pair = {name: f"{path}.{'jsonl' if name == 'passages' else 'tsv'}" for name, path in pair.items()}
+    train.main(arguments(folder, tiny_encoder, **pair, rows=f"sw={folder}/rows.jsonl", num_train_epochs=1))
+    card = ModelCard.load(folder / "out" / "README.md")
+    assert card.data.eval_results[0].task_name == "Retrieval" and "cross-lingual" not in card.data.tags
+    assert card.data.language == ["sw"]
+
+
+def test_a_card_says_that_its_checkpoint_was_chosen_by_its_figures(folder, tiny_encoder):
+    options = {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    options |= {"load_best_model_at_end": "true", "metric_for_best_model": "ndcg@10"}
+    train.main(arguments(folder, tiny_encoder, **options))
+    card = (folder / "out" / "README.md").read_text()
+    chosen = "The best checkpoint was chosen by `ndcg@10` on these questions, which flatters their figures."
+    assert f" |\n\n{chosen}\n\n## Training\n" in card
 
 
 def test_with_a_document_model_the_passages_stay_where_they_are(folder, tiny_encoder):

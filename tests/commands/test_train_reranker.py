@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -12,8 +13,10 @@ from sentence_transformers import CrossEncoder
 
 from optical_hf.data.training_rows import load_training_rows
 from optical_hf.data.trec_files import read_run
+from optical_hf.files import DIGEST, with_digest, write_json
 from optical_hf.hub.weights import weights_hash
 from optical_hf.training.cross_encoder import RankedRow, hold_out_queries, measure_rows, rows_to_rank
+from optical_hf.training.resuming import SETTINGS_FILE
 
 PAIRS = [("who wrote it", "she wrote it"), ("mvua leo", "it rains today"), ("kitabu hicho", "this book")]
 REPO = "writer/reranker"
@@ -82,6 +85,32 @@ def test_train_rerank_push_and_load(call, rows, tiny_encoder, tmp_path, hub):
     assert not [name for name in pushed if "checkpoint" in name or name.endswith((".bin", ".pt"))]
     from_hub = CrossEncoder(REPO, activation_fn=torch.nn.Identity())
     assert from_hub.predict([("who wrote it", text) for _, text in PAIRS]).tolist() == pytest.approx(scores, abs=1e-4)
+
+
+def test_a_training_that_was_stopped_goes_on_from_its_newest_whole_checkpoint(call, rows, tiny_encoder, tmp_path):
+    def words(folder, *more):
+        given = ("--model", tiny_encoder, "--rows", f"en={rows}", "--held_out=3", "--use_cpu=true", "--seed=1")
+        given += ("--num_train_epochs=3", "--per_device_train_batch_size=9", "--learning_rate=2e-3")
+        given += ("--save_strategy=epoch", "--save_total_limit=9", "--report_to=none", "--disable_tqdm=true")
+        return ("train_reranker", *given, "--output_dir", folder, *more)
+
+    folder = tmp_path / "reranker"
+    error = call(*words(folder, "--resume_from_checkpoint=true"))
+    assert error == f"error: `resume_from_checkpoint` is true, and {folder} holds no whole checkpoint."
+    call(*words(folder))
+    whole = json.loads((folder / "results.json").read_text())
+    shutil.rmtree(folder / "checkpoint-3")
+    (folder / "checkpoint-2" / "optimizer.pt").unlink()  # as a kill in the middle of its removal leaves it
+    kept = folder / "checkpoint-1" / SETTINGS_FILE
+    settings = json.loads(kept.read_text())
+    settings.pop(DIGEST)
+    write_json(kept, with_digest(settings | {"seconds": 7200.0}))
+    call(*words(folder, "--resume_from_checkpoint=true"))
+    resumed = json.loads((folder / "results.json").read_text())
+    assert resumed["weights"] == whole["weights"] and resumed["steps"] == 3
+    assert 7200 < resumed["training_seconds"] < 7200 + 600
+    error = call(*words(folder, "--resume_from_checkpoint=true", "--loss=bce"))
+    assert f"{folder}/checkpoint-3 is of a training with other settings: loss is 'lambda' there, 'bce' here" in error
 
 
 def test_bad_rows_give_one_line_before_a_model_is_loaded(call, rows, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -45,6 +46,18 @@ def run(folder: Path, encoder: Path) -> subprocess.CompletedProcess[str]:
     words += ["--output_dir", str(folder / "cup"), "--query_prefix", "", "--document_prefix", ""]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run([sys.executable, str(SCRIPT), *words], env=environment, capture_output=True, text=True)
+
+
+def test_a_training_killed_at_its_first_checkpoint_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    cup = importlib.import_module("miracl_cup")
+    pipeline = cup.Pipeline(cup.CupArguments(str(tmp_path)))
+    given: list[tuple[str, ...]] = []
+    monkeypatch.setattr(pipeline, "command", lambda done, *words: given.append(words))
+    (tmp_path / "tuned" / "checkpoint-25").mkdir(parents=True)
+    (tmp_path / "tuned" / "checkpoint-25" / "model.safetensors").write_bytes(b"cut off")
+    pipeline.train("tuned", "train", None, "--rows", "sw=rows.jsonl")
+    assert given == [("train", "--output_dir", str(tmp_path / "tuned"), "--rows", "sw=rows.jsonl")]
 
 
 @pytest.mark.slow

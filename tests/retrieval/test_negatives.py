@@ -142,6 +142,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
         mine(ROWS, tmp_path / "rows", **options | {"negatives": 3})
     with pytest.raises(ValueError, match="rows.parts holds chunks that were mined with rows="):
         mine(ROWS.select([0, 2, 1]), tmp_path / "rows", **options)
+    written = (parts / "00001.json").read_bytes()
+    (parts / "00001.json").write_bytes(written[:-9])
+    with pytest.raises(ValueError, match=r"rows.parts/00001.json is no JSON, or is cut off or damaged"):
+        mine(ROWS, tmp_path / "rows", **options)
+    (parts / "00001.json").write_bytes(written)
     _, again = mine(ROWS, tmp_path / "rows", find=stop, **options)
     assert asked == ["who", "mvua", "who", "who"] and again == counts
     assert (tmp_path / "rows").read_bytes() == (tmp_path / "whole").read_bytes() and not parts.exists()

@@ -23,6 +23,7 @@ CONFIG = Path(__file__).parents[2] / "examples" / "accelerate_configs" / "two_cp
 RUNS = {
     "contrast": SGD,
     "hybrid": {**SGD, "alpha": 0.5, "learn_temperatures": True, "encode_batch_size": 2},
+    "cached": {**SGD, "encode_batch_size": 1},
     "all": {**SGD, "divergence_weight": 0.5, "margin_weight": 0.1, "retention_weight": 0.5, "learning_rate": 0.01},
 }
 
@@ -231,6 +232,23 @@ def test_a_document_model_stays_as_it_is_and_serves_the_evaluation(build, tiny_e
     assert metrics["eval_sw_pooled_ndcg@10"] == pytest.approx(1.0 if best == "a" else 0.63093, abs=1e-5)
 
 
+def test_retrieval_sets_alone_are_evaluated_while_it_trains_and_choose_the_best(build, tmp_path):
+    asked = RetrievalSet(
+        "sw", {"q": "nani aliandika"}, {"a": "she wrote this", "b": "it rains"}, {"q": {"a": 1}}, "sw", "en"
+    )
+    options = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2, "save_steps": 2, "max_steps": 4}
+    options |= {"load_best_model_at_end": True, "metric_for_best_model": "ndcg@10"}
+    trainer = build(make_rows(16), retrieval_sets=(each for each in [asked]), **{**SGD, **options})
+    trainer.train()
+    figures = logged(trainer, "eval_ndcg@10")
+    assert len(figures) == 2 and all(round(figure, 5) in (1.0, 0.63093) for figure in figures)
+    assert trainer.state.best_metric == max(figures)
+    best = 2 * (1 + figures.index(max(figures)))
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "out" / f"checkpoint-{best}")
+    with pytest.raises(ValueError, match="didn't pass an `eval_dataset`"):
+        build(make_rows(16), **{**SGD, **options})
+
+
 def test_training_finds_the_passages_of_its_rows(build):
     rows = make_rows(16, scores=False)
     trainer = build(rows, learning_rate=1e-3, num_train_epochs=30, freeze_embeddings=False)
@@ -285,6 +303,12 @@ def test_hybrid_batches_go_on_where_a_resumed_training_stopped(build, tmp_path):
 def test_arguments_that_do_not_fit_are_refused(build, options, message):
     with pytest.raises(ValueError, match=message):
         build(make_rows(32, scores=False), max_steps=1, **options).train()
+
+
+def test_held_out_rows_are_one_dataset(build):
+    for held_out, name in (({"sw": make_rows(4)}, "dict"), (make_rows(4).to_iterable_dataset(), "IterableDataset")):
+        with pytest.raises(ValueError, match=f"`eval_dataset` is a {name}; give one Dataset of all languages"):
+            build(make_rows(8), held_out)
 
 
 def test_a_teacher_is_not_trained(build, tiny_encoder):
