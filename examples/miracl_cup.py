@@ -23,15 +23,16 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from optical_hf import load_miracl
 from optical_hf.arguments import ArgumentReader
 from optical_hf.bounds import check_count, check_fields
 from optical_hf.data.trec_files import read_qrels, read_run, write_passages, write_qrels, write_topics
 from optical_hf.evaluation.significance import bootstrap_interval
-from optical_hf.files import write_json, write_text
+from optical_hf.files import read_json, write_json, write_text
 from optical_hf.launching import run, writing
 from optical_hf.metrics import NDCG
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
@@ -75,6 +76,7 @@ class Pipeline:
 
     def run(self) -> None:
         """Run what is not done yet, and write the table."""
+        self.check_options()
         for language in self.given.languages:
             self.write_data(language)
             self.first_stage(language)
@@ -88,6 +90,20 @@ class Pipeline:
             output = self.run_file(language, "ensemble")
             self.command(output, "fuse", "--runs", *runs, "--method", "sum", "--qrels", qrels, "--output", str(output))
         self.report()
+
+    def check_options(self) -> None:
+        """Refuse a folder of other options, whose files would be mixed with those of these; of trainings, once done."""
+        path = self.folder / "options.json"
+        here: dict[str, Any] = asdict(self.given)
+        trainings = {"distil_config": "student", "reranker_config": "reranker", "tuning_config": "tuned"}
+        for name in trainings:
+            here[name] = here[name] and Path(here[name]).read_text(encoding="utf-8")
+        there = read_json(path) if path.exists() else here
+        open_still = [name for name, model in trainings.items() if not (self.folder / model / "results.json").exists()]
+        differing = [name for name in here if there.get(name) != here[name] and name not in open_still]
+        if differing:
+            raise ValueError(f"{path}: begun with other {' and '.join(differing)}; choose another --output_dir.")
+        write_json(path, here)
 
     def data(self, language: str, name: str) -> Path:
         return self.folder / "data" / f"{language}.{name}"

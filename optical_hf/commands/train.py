@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 TEXT_OPTIONS = ("query_prefix", "document_prefix", "query_length", "document_length", "projection_dim")
 # Of the arguments of the training, those that results.json keeps beside what decides on the weights.
-_KEPT = ("num_train_epochs", "max_steps", "load_best_model_at_end", "metric_for_best_model")
+_KEPT = ("encode_batch_size", "num_train_epochs", "max_steps", "load_best_model_at_end", "metric_for_best_model")
 
 
 @dataclass
