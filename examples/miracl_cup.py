@@ -92,7 +92,7 @@ class Pipeline:
         self.report()
 
     def check_options(self) -> None:
-        """Refuse a folder of other options, whose files would be mixed with those of these; of trainings, once done."""
+        """Refuse a folder of other options, whose files would be mixed in; of a training, once done."""
         path = self.folder / "options.json"
         here: dict[str, Any] = asdict(self.given)
         trainings = {"distil_config": "student", "reranker_config": "reranker", "tuning_config": "tuned"}

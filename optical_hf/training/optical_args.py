@@ -10,8 +10,10 @@ from transformers.trainer_utils import HubStrategy
 from ..bounds import check_count, check_fields, check_number, check_training
 
 # Of the redeclared arguments, those that decide on nothing, or, as the number of epochs, may grow.
-_IDLE = ("passage_cache", "per_device_eval_batch_size", "logging_steps", "save_total_limit", "num_train_epochs")
-_IDLE += ("encode_batch_size",)
+_IDLE = (
+    *("passage_cache", "per_device_eval_batch_size", "logging_steps", "save_total_limit", "num_train_epochs"),
+    "encode_batch_size",
+)
 
 
 @dataclass
