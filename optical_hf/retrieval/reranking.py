@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Collection, Iterable, Mapping
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ from ..bounds import check_count
 from ..data.characters import visible
 from ..data.retrieval_set import check_passages
 from ..data.trec_files import rank
+from ..files import scratch
 from ..models.cross_encoders import check_cross_encoder
 from ..models.modeling_optical import OpticalModel
 from .index.build import build_index
@@ -170,9 +170,9 @@ def _score_vectors(
     qids = [qid for qid, docids in candidates.items() if docids]
     queries = [topics[qid] for qid in qids]
     options: dict[str, Any] = {"k": max(map(len, candidates.values())), "memory_gb": memory_gb}
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with scratch(gettempdir(), "optical-hf-rerank") as folder:
         index = build_index(
-            document_model, list(texts.items()), os.path.join(folder, "index"), batch_size=batch_size, single=pooled
+            document_model, list(texts.items()), folder / "index", batch_size=batch_size, single=pooled
         )
         if pooled:
             vectors = query_model.encode_pooled(queries, "query", batch_size=batch_size)

@@ -10,7 +10,7 @@ import torch
 from rerankers import write_cross_encoder
 from transformers import BertForSequenceClassification
 
-from optical_hf import maxsim
+from optical_hf import OpticalTeacher, maxsim
 from optical_hf.data.trec_files import rank
 from optical_hf.models.cross_encoders import is_cross_encoder, load_cross_encoder
 from optical_hf.retrieval.reranking import rerank
@@ -136,3 +136,11 @@ def test_cross_encoders_are_told_by_their_files(tiny_cross_encoder, tiny_encoder
     for damaged in ([1], [None], {"a": 1}, "BertForSequenceClassification"):
         (tmp_path / "config.json").write_text(json.dumps({"architectures": damaged}))
         assert not is_cross_encoder(tmp_path)
+
+
+def test_what_a_killed_reranking_left_is_removed_by_the_next(tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (left := tmp_path / ".optical-hf-rerank.0123456789ab.partial").mkdir()
+    (left / "index").mkdir()
+    rerank(RUN, TOPICS, TEXTS.items(), OpticalTeacher.from_checkpoint(tiny_encoder))
+    assert list(tmp_path.iterdir()) == []
