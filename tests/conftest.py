@@ -7,14 +7,10 @@ import torch
 from command_lines import call  # noqa: F401
 from hub_server import hub  # noqa: F401
 from rerankers import tiny_cross_encoder  # noqa: F401
+from tiny_words import VOCABULARY
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from trainers import build  # noqa: F401
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = ["query", "passage", ":", ".", ",", "!", "?", "-", "the", "a", "who", "wrote", "it", "rains", "today"]
-WORDS += ["nani", "aliandika", "hicho", "kitabu", "leo", "mvua", "inanyesha", "book", "this", "she", "habari"]
-VOCABULARY = {word: index for index, word in enumerate(SPECIAL + WORDS)}
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import VOCABULARY
 from safetensors.torch import load_file, save_file
+from tiny_words import VOCABULARY
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, T5Config, T5Model, set_seed
 
 from optical_hf import OpticalConfig, OpticalStudent, OpticalTeacher
