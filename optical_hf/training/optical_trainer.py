@@ -33,7 +33,7 @@ from .freezing import freeze, set_dropout
 from .hub_pushes import push_checkpoint
 from .logged_numbers import LoggedNumbers
 from .optical_args import OpticalArguments
-from .resuming import checkpoint_to_resume, is_whole, remove_surplus, seconds_until, write_settings
+from .resuming import checkpoint_to_resume, complete_settings, is_whole, remove_surplus, seconds_until, write_settings
 
 logger = logging.getLogger(__name__)
 
@@ -210,6 +210,8 @@ class OpticalTrainer(Trainer):
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir), self.settings)
         self._started, self.seconds_before = time.time(), seconds_until(checkpoint) if checkpoint else 0.0
         if checkpoint and self.args.should_save:
+            if Path(checkpoint).resolve().parent == Path(str(self.args.output_dir)).resolve():
+                complete_settings(checkpoint)
             remove_surplus(checkpoint, str(self.args.output_dir), self.args.save_total_limit)
         return super().train(checkpoint, trial, ignore_keys_for_eval)
 

@@ -19,7 +19,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints, sort_checkpoints
 
-from ..files import changed_files, checksums, pop_digest, read_json, with_digest, write_json
+from ..files import changed_files, checksums, pop_digest, read_json, remove_abandoned, with_digest, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +166,22 @@ def write_settings(
     """
     files = {name: checksum for name, checksum in checksums(folder).items() if name != SETTINGS_FILE} if whole else {}
     write_json(Path(folder) / SETTINGS_FILE, with_digest({**settings, _SECONDS: seconds, _FILES: files}), indent=2)
+
+
+def complete_settings(checkpoint: str | os.PathLike[str]) -> None:
+    """Write the checksums of a whole checkpoint if a kill, after its last file, kept them from being written.
+
+    Args:
+        checkpoint (`str` or `Path`): one that [`check_checkpoint`] lets pass.
+    """
+    remove_abandoned(checkpoint)
+    path = Path(checkpoint) / SETTINGS_FILE
+    if not path.exists() or not (settings := read_json(path)) or settings.get(_FILES):
+        return
+    pop_digest(settings)
+    seconds = float(settings.pop(_SECONDS, 0.0))
+    settings.pop(_FILES, None)
+    write_settings(checkpoint, settings, seconds, whole=True)
 
 
 def seconds_until(checkpoint: str | os.PathLike[str]) -> float:

@@ -111,7 +111,10 @@ def words_of(command: str, data: Path, encoder: Path, out: Path) -> list[str]:
 
 
 # What says when or how long, or how often it was stopped; `digest` is of a record with these in it.
-TIMES = re.compile(r"date|(training_|evaluation_|total_)?seconds|resumed_from|digest|eval_runtime|eval_\w+_per_second")
+TIMES = re.compile(
+    r"date|(training_|evaluation_|total_)?seconds|resumed_from|digest|eval_runtime|eval_\w+_per_second"
+    r"|trainer_state\.json"  # a checksum, of a file with times in it
+)
 
 
 def without_times(value: Any) -> Any:

@@ -224,3 +224,15 @@ def test_a_disk_that_fills_in_mid_checkpoint(build, tmp_path, monkeypatch, place
     resumed = build(make_bitext(16), folder="out", **options)
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == 6 and changed(weights(whole.model), weights(resumed.model)) == set()
+
+
+def test_checksums_that_a_kill_kept_from_being_written_are_written_on_resume(build, whole, tmp_path):
+    path = tmp_path / "out" / "checkpoint-6" / SETTINGS_FILE
+    written = json.loads(path.read_text())
+    assert {"model.safetensors", "trainer_state.json"} <= written["files"].keys()
+    settings = {name: value for name, value in written.items() if name not in ("digest", "files")}
+    write_json(path, with_digest({**settings, "files": {}}), indent=2)
+    (path.parent / f".{SETTINGS_FILE}.0123456789ab.partial").mkdir()
+    build(make_bitext(16), folder="out", lr_scheduler_type="constant", **SAVED).train(resume_from_checkpoint=True)
+    assert json.loads(path.read_text()) == written
+    assert not list(path.parent.glob(".*"))
