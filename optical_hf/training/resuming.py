@@ -107,8 +107,9 @@ def check_checkpoint(folder: str | os.PathLike[str]) -> None:
             with ZipFile(path) as archive:
                 if archive.testzip() is not None:
                     raise BadZipFile
-        # A kill while it was being removed leaves a part of it. FSDP and DeepSpeed have folders of theirs.
-        if not any(entry.is_dir() for entry in Path(folder).iterdir()):
+        # A kill while it was being removed leaves a part of it. FSDP and DeepSpeed have folders of theirs; a name that
+        # begins with a dot is a scratch folder's.
+        if not any(entry.is_dir() for entry in Path(folder).glob("[!.]*")):
             for name, pattern in _PARTS.items():
                 path = Path(folder) / name
                 if not any(Path(folder).glob(pattern)):

@@ -144,6 +144,17 @@ def test_a_checkpoint_whose_removal_was_killed_is_not_taken(build, whole, tmp_pa
     assert newest_checkpoint(tmp_path / "out") == str(tmp_path / "out" / "checkpoint-4")
 
 
+def test_a_scratch_folder_hides_no_missing_part(whole, tmp_path):
+    folder = tmp_path / "out" / "checkpoint-6"
+    settings = json.loads((folder / SETTINGS_FILE).read_text())
+    del settings["digest"]
+    write_json(folder / SETTINGS_FILE, with_digest({**settings, "files": {}}))  # killed before the checksums
+    (folder / f".{SETTINGS_FILE}.0123456789ab.partial").mkdir()
+    assert is_whole(folder)
+    (folder / "optimizer.pt").unlink()
+    assert not is_whole(folder)
+
+
 def test_checkpoints_that_a_kill_left_too_many_are_removed(build, whole, tmp_path):
     (tmp_path / "out" / "checkpoint-2" / "model.safetensors").unlink()
     resumed = build(make_bitext(16), folder="out", lr_scheduler_type="constant", **{**SAVED, "save_total_limit": 2})
