@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 from torch.nn.utils.rnn import pad_sequence
 
 from ..bounds import check_fields, check_number
@@ -45,6 +48,7 @@ class ScoreBank:
 
     def __post_init__(self) -> None:
         check_fields(self, check_number, "pooled_temperature", "token_temperature", above=True)
+        self._packed = _Packed(self.tokens, self.mask)
 
     @classmethod
     def encode(
@@ -93,19 +97,56 @@ class ScoreBank:
         return divergences[0], divergences[1]
 
     def _maxsim(self, query: OpticalOutput, own: OpticalOutput) -> Tensor:
-        mask = query.scoring_mask
-        similarities = query.token_vectors[mask].float() @ self.tokens.flatten(0, 1).T
-        best = similarities.view(-1, *self.mask.shape).masked_fill(~self.mask, -2.0).amax(2)
-        similarities = query.token_vectors.float() @ own.token_vectors.detach().float().transpose(1, 2)
-        best_own = similarities.masked_fill(~own.scoring_mask[:, None, :], -2.0).amax(2)[mask]
-        totals = best.new_zeros(len(mask), 1 + best.shape[1])
-        totals = totals.index_add(0, mask.nonzero()[:, 0], torch.cat([best_own[:, None], best], 1))
-        return totals / mask.sum(1, keepdim=True)
+        vectors, mask = query.token_vectors.float(), query.scoring_mask[..., None]
+        similarities = vectors @ own.token_vectors.detach().float().transpose(1, 2)
+        best_own = similarities.masked_fill(~own.scoring_mask[:, None, :], -2.0).amax(2, keepdim=True)
+        best = self._packed.best(vectors.flatten(0, 1)).view(*mask.shape[:2], -1)
+        # Tokens that are not scored take part up to here: to leave them out, a GPU would have to wait for their number.
+        return (torch.cat([best_own, best], 2) * mask).sum(1) / mask.sum(1)
 
     def _pooled(self, query: OpticalOutput, own: OpticalOutput) -> Tensor:
         vectors = query.pooled.float()
         own_scores = (vectors * own.pooled.detach().float()).sum(1, keepdim=True)
         return torch.cat([own_scores, vectors @ self.pooled.T], 1)
+
+
+class _Packed:
+    # Token vectors of sentences, short ones first, in one matrix: padded one by one to the longest, most of it would
+    # be padding. In groups of like lengths, since a GPU takes as long for a small group as for a large one.
+    def __init__(self, tokens: Tensor, mask: Tensor) -> None:
+        sentences = sorted((row[there] for row, there in zip(tokens.float(), mask.bool(), strict=True)), key=len)
+        # A sentence's first token stands for its padding, and changes no maximum.
+        padded = [torch.cat([row, row[:1].expand(-len(row) % 8, -1)]) for row in sentences]
+        self.matrix = torch.cat(padded)
+        self.groups = Counter(len(row) for row in padded)
+
+    def best(self, vectors: Tensor) -> Tensor:
+        """Return the largest similarity of each vector in each sentence, `(vectors, sentences)`, short ones first."""
+        return _Best.apply(vectors, self.matrix, self.groups)
+
+
+class _Best(torch.autograd.Function):
+    # The gradient of a maximum is one token vector: it is looked up, where autograd multiplies by all of them.
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, matrix: Tensor, groups: Mapping[int, int]) -> Tensor:
+        similarities, best, indices, start = vectors @ matrix.T, [], [], 0
+        for length, count in groups.items():
+            group = similarities[:, start : start + count * length].unflatten(1, (count, length))
+            if ctx.needs_input_grad[0]:
+                values, places = group.max(2)
+                indices.append(places + torch.arange(start, start + count * length, length, device=matrix.device))
+            else:
+                values = group.amax(2)
+            best.append(values)
+            start += count * length
+        if indices:
+            ctx.save_for_backward(torch.cat(indices, 1), matrix)
+        return torch.cat(best, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        indices, matrix = ctx.saved_tensors
+        return embedding_bag(indices, matrix, per_sample_weights=gradients[0], mode="sum"), None, None
 
 
 def first_sentences(pairs: Iterable[Mapping[str, str]], count: int) -> list[str]:

@@ -31,7 +31,7 @@ from .loading_optical import (
     no_pooler,
 )
 from .multi_vector_optical import save_multi_vector_files
-from .processing_optical import process_texts
+from .processing_optical import process_in_batches
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +247,6 @@ class OpticalModel(PreTrainedModel):
                 raise ValueError(f"texts[{index}] is {text!r}; it has to be a string.")
         if show_progress is None:
             show_progress = len(texts) >= 200 and int(os.environ.get("RANK", 0)) == 0
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
         vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts) if tokens else []
         pooled = torch.empty(len(texts), self.config.output_dim, dtype=dtype)
         was_training = self.training
@@ -255,9 +254,7 @@ class OpticalModel(PreTrainedModel):
         try:
             hidden = not show_progress
             with tqdm(total=len(texts), desc=f"Encoding ({role})", unit="text", delay=2, disable=hidden) as bar:
-                for start in range(0, len(texts), batch_size):
-                    chosen = order[start : start + batch_size]
-                    batch = process_texts([texts[index] for index in chosen], role, self.tokenizer, self.config)
+                for chosen, batch in process_in_batches(texts, role, self.tokenizer, self.config, batch_size):
                     output = self(**{name: tensor.to(self.device) for name, tensor in batch.items()})
                     pooled[chosen] = output.pooled.to("cpu", dtype)
                     if tokens:

@@ -5,7 +5,9 @@ This file travels with every saved model (remote code), so it imports only its s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from .configuration_optical import OpticalConfig
 
 ROLES = ("query", "document")
+_WINDOW = 2048  # texts that are tokenised at once
 
 
 def process_texts(
@@ -44,6 +47,56 @@ def process_texts(
         ValueError: if the role is unknown, `texts` is not a list of strings, the role's length has no room for a text
             beside the special tokens, a text has no tokens at all, or the tokenizer lacks a token that is needed.
     """
+    return _padded(_tokenised(texts, role, tokenizer, config), role, tokenizer, config)
+
+
+def process_in_batches(
+    texts: Sequence[str], role: str, tokenizer: PreTrainedTokenizerBase, config: OpticalConfig, batch_size: int
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Yield batches of texts of like numbers of tokens, long ones first, as [`process_texts`] makes them.
+
+    The texts of the next batches are tokenised while the caller works on a batch.
+
+    Args:
+        texts (`Sequence[str]`): any number of texts, without prefix.
+        role, tokenizer, config: as there.
+        batch_size (`int`): texts a batch.
+
+    Returns:
+        `Iterator[tuple[list[int], dict[str, torch.Tensor]]]`: which texts, and their tensors.
+
+    Raises:
+        ValueError: as [`process_texts`].
+    """
+    # By characters, of all texts; then by tokens, of which a list of all texts would take much memory.
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
+    size = max(1, _WINDOW // batch_size) * batch_size
+
+    def batches(window: list[int]) -> list[tuple[list[int], dict[str, torch.Tensor]]]:
+        rows = _tokenised([texts[index] for index in window], role, tokenizer, config)
+        by_tokens = sorted(range(len(window)), key=lambda place: len(rows[place][0]), reverse=True)
+        return [
+            (
+                [window[place] for place in by_tokens[start : start + batch_size]],
+                _padded([rows[place] for place in by_tokens[start : start + batch_size]], role, tokenizer, config),
+            )
+            for start in range(0, len(window), batch_size)
+        ]
+
+    with ThreadPoolExecutor(1) as worker:
+        waiting = deque[Future[list[tuple[list[int], dict[str, torch.Tensor]]]]]()
+        for start in range(0, len(order), size):
+            waiting.append(worker.submit(batches, order[start : start + size]))
+            if len(waiting) == 2:
+                yield from waiting.popleft().result()
+        for window in waiting:
+            yield from window.result()
+
+
+def _tokenised(
+    texts: Sequence[str], role: str, tokenizer: PreTrainedTokenizerBase, config: OpticalConfig
+) -> list[tuple[list[int], list[int]]]:
+    # Token ids and the mask of special tokens of each text.
     if role not in ROLES:
         raise ValueError(f"Unknown role {role!r}; it has to be 'query' or 'document'.")
     if isinstance(texts, str) or not texts:
@@ -73,21 +126,27 @@ def process_texts(
         [prefix + text for text in texts],
         truncation=True,
         max_length=length,
-        padding="max_length" if expand else True,
-        padding_side="right",
         return_special_tokens_mask=True,
-        return_attention_mask=True,
-        return_tensors="pt",
+        return_attention_mask=False,
     )
-    input_ids = batch["input_ids"]
-    tokens = batch["attention_mask"].bool()
-    if not tokens.any(dim=1).all():
-        index = int(tokens.any(dim=1).long().argmin())
-        raise ValueError(f"texts[{index}] is {texts[index]!r}, which has no tokens, and the tokenizer adds none.")
+    for text, ids in zip(texts, batch["input_ids"], strict=True):
+        if not ids:
+            raise ValueError(f"The text {text!r} has no tokens, and the tokenizer adds none.")
+    return list(zip(batch["input_ids"], batch["special_tokens_mask"], strict=True))
+
+
+def _padded(
+    rows: Sequence[tuple[list[int], list[int]]], role: str, tokenizer: PreTrainedTokenizerBase, config: OpticalConfig
+) -> dict[str, torch.Tensor]:
+    expand = role == "query" and config.query_expansion
+    lengths = torch.tensor([len(ids) for ids, _ in rows])
+    width = config.query_length if expand else int(lengths.max())
+    pad = tokenizer.pad_token_id
+    input_ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows])
+    special = torch.tensor([mask + [1] * (width - len(mask)) for _, mask in rows]).bool()
+    tokens = torch.arange(width)[None] < lengths[:, None]
     expansion = ~tokens if expand else torch.zeros_like(tokens)
-    scored = scored_tokens(
-        input_ids, tokens, batch["special_tokens_mask"].bool(), expansion, role, tokenizer=tokenizer, config=config
-    )
+    scored = scored_tokens(input_ids, tokens, special, expansion, role, tokenizer=tokenizer, config=config)
     if expand:
         input_ids = input_ids.masked_fill(expansion, tokenizer.mask_token_id)
     attended = tokens | expansion if config.attend_to_expansion else tokens

@@ -43,6 +43,10 @@ class OpticalTrainingArguments(OpticalArguments):
             quarters of them the marks above a letter (tone), in the others all marks. Only letters of the Latin
             script.
 
+        teacher_memory (`float`, *optional*, defaults to 1.0):
+            Gigabytes, on each device, in which the teacher's vectors of English sentences are kept: it need not encode
+            them again in the next epoch, or beside another language. 20,000 sentences of 30 tokens fit into one.
+
         > Parameters that control the transport, for `loss="ot"`
 
         solver (`str`, *optional*, defaults to `"sinkhorn"`):
@@ -85,6 +89,7 @@ class OpticalTrainingArguments(OpticalArguments):
         default=None, metadata={"help": "Probability of an English-English batch; else languages are mixed."}
     )
     mark_dropout: float = field(default=0.8, metadata={"help": "Share of translations that lose their diacritics."})
+    teacher_memory: float = field(default=1.0, metadata={"help": "Gigabytes of the teacher's vectors that are kept."})
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "Batches of pairs of like length need little padding."}
     )
@@ -118,3 +123,4 @@ class OpticalTrainingArguments(OpticalArguments):
         check_fields(self, check_number, "mark_dropout", "alpha", most=1)
         check_fields(self, check_number, "retention_share", most=1000)  # so many copies of every sentence
         check_fields(self, check_number, "retention_weight", "token_weight", "pooled_weight", "score_weight")
+        check_fields(self, check_number, "teacher_memory")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.nn.functional import pad
+from tqdm.auto import tqdm
 
 from ..models.modeling_optical import OpticalModel
 from ..models.processing_optical import ROLES, process_texts
@@ -38,14 +42,22 @@ class DistillationCollator:
         if unknown or not self.roles:
             raise ValueError(f"`roles` is {list(self.roles)}; it has to name 'query', 'document' or both.")
 
-    def __call__(self, pairs: list[dict[str, str]]) -> dict[str, torch.Tensor]:
-        """Return `language_ids` and `{teacher,student}_{input_ids,attention_mask,scoring_mask}`, `(batch, tokens)`."""
+    def __call__(self, pairs: list[dict[str, str]]) -> dict[str, Any]:
+        """Return `language_ids`, `{teacher,student}_{input_ids,attention_mask,scoring_mask}` and `teacher_keys`.
+
+        The tensors are `(batch,)` and `(batch, tokens)`. The keys, strings, name the English sentences in their roles:
+        what has one key has one output of the teacher.
+        """
         try:
             ids = [self.languages.index(pair["language"]) for pair in pairs]
         except ValueError:
             unknown = sorted({pair["language"] for pair in pairs} - set(self.languages))
             raise ValueError(f"A pair has the language {unknown[0]!r}, not one of {self.languages}.") from None
-        batch = {"language_ids": torch.tensor(ids)}
+        roles = [self.roles[row % len(self.roles)] for row in range(len(pairs))]
+        batch: dict[str, Any] = {
+            "language_ids": torch.tensor(ids),
+            "teacher_keys": [f"{role}\t{pair['english']}" for role, pair in zip(roles, pairs, strict=True)],
+        }
         for side, model, column in (("teacher", self.teacher, "english"), ("student", self.student, "translation")):
             tensors = self._side(model, [pair[column] for pair in pairs])
             batch |= {f"{side}_{name}": tensor for name, tensor in tensors.items()}
@@ -69,3 +81,27 @@ class DistillationCollator:
             ]
             for name, value in fill.items()
         }
+
+
+def padded_lengths(
+    teacher: OpticalModel, student: OpticalModel, pairs: Dataset, roles: Sequence[str] = ("query",)
+) -> list[int]:
+    """Number pairs so that those of near numbers have near lengths: in the student's tokens, then in the teacher's.
+
+    Texts of one length in a batch need no padding. The student's count first: it is trained, the teacher only runs.
+
+    Args:
+        teacher, student ([`OpticalTeacher`], [`OpticalStudent`]): give tokenizers and lengths.
+        pairs (`Dataset`): with the columns `english` and `translation`.
+        roles (`Sequence[str]`, *optional*, defaults to `("query",)`): in which they are encoded.
+    """
+    counts = []
+    for model, column in ((student, "translation"), (teacher, "english")):
+        most = max(model.config.query_length if role == "query" else model.config.document_length for role in roles)
+        texts, lengths = pairs[column][:], []
+        hidden = int(os.environ.get("RANK", 0)) > 0
+        for start in tqdm(range(0, len(texts), 1000), f"Counting tokens ({column})", delay=2, disable=hidden):
+            rows = model.tokenizer(texts[start : start + 1000], truncation=True, max_length=most)["input_ids"]
+            lengths += [len(row) for row in rows]
+        counts.append(lengths)
+    return [own * 100_000 + other for own, other in zip(*counts, strict=True)]

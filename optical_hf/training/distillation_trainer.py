@@ -19,12 +19,13 @@ from ..losses.alignment import Loss
 from ..models.modeling_optical import OpticalOutput, OpticalStudent, OpticalTeacher
 from ..retrieval.index.build import model_fingerprint
 from .distillation_args import OpticalTrainingArguments
-from .distillation_collator import DistillationCollator
+from .distillation_collator import DistillationCollator, padded_lengths
 from .freezing import warn_of_added_tokens
 from .hybrid_batches import HybridSampler
 from .named_losses import make_loss
 from .optical_trainer import OpticalTrainer
 from .resuming import dataset_digest
+from .teacher_outputs import TeacherOutputs
 
 _COLUMNS = ["language", "english", "translation"]
 
@@ -115,7 +116,7 @@ class OpticalDistillationTrainer(OpticalTrainer):
             train_dataset = with_mark_dropout(train_dataset, args.mark_dropout, args.seed)
             train_dataset = with_retention(train_dataset, args.retention_share, args.seed)
             if isinstance(train_dataset, Dataset):
-                lengths = [len(text) for text in train_dataset["translation"][:]]
+                lengths = padded_lengths(teacher, student, train_dataset, self.roles)
                 train_dataset = train_dataset.add_column(args.length_column_name, lengths)
         if args.freeze_embeddings and train_dataset is not None:
             warn_of_added_tokens(student, train_dataset)
@@ -130,9 +131,13 @@ class OpticalDistillationTrainer(OpticalTrainer):
             **kwargs,
         )
         self._place_teacher()
+        # Stage 3 of DeepSpeed computes with weights of all processes, which may not have seen the same texts.
+        engine = self._teacher_engine is not None
+        self.teacher_outputs = TeacherOutputs(self.teacher, 0.0 if engine else args.teacher_memory)
         self.loss_function = make_loss(loss, args, teacher, self.train_dataset) if isinstance(loss, str) else loss
 
     def _place_teacher(self) -> None:
+        self._teacher_engine = None
         if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3:
             import deepspeed  # its stage 3 has split the teacher's weights on loading; its engine joins them for use
 
@@ -154,7 +159,7 @@ class OpticalDistillationTrainer(OpticalTrainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
@@ -167,7 +172,7 @@ class OpticalDistillationTrainer(OpticalTrainer):
             for side in ("teacher", "student")
         }
         with torch.no_grad(), self.accelerator.autocast():
-            teacher: OpticalOutput = self.teacher(**sides["teacher"])
+            teacher = self.teacher_outputs(inputs["teacher_keys"], sides["teacher"])
         student: OpticalOutput = model(**sides["student"])
         self._check_finite("the teacher's vectors are", teacher.token_vectors, inputs)
         self._check_finite("the student's vectors are", student.token_vectors, inputs)
@@ -188,22 +193,24 @@ class OpticalDistillationTrainer(OpticalTrainer):
                 self._numbers.add_by_language(losses.detach(), languages, self.languages)
         return (loss, student) if return_outputs else loss
 
-    def _check_finite(self, what: str, values: Tensor, inputs: dict[str, Tensor]) -> None:
-        bad = ~values.detach().isfinite().reshape(len(inputs["language_ids"]) if values.ndim else 1, -1).all(1)
-        if not bad.any():
-            return
-        rows = bad.nonzero()[:, 0].tolist() if values.ndim else range(len(inputs["language_ids"]))
-        tokenizer = self.data_collator.student.tokenizer
-        texts = [
-            f"{self.languages[inputs['language_ids'][row]]}: "
-            f"{tokenizer.decode(inputs['student_input_ids'][row], skip_special_tokens=True)!r}"
-            for row in rows
-        ]
-        more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
-        raise FloatingPointError(
-            f"Step {self.state.global_step + 1}: {what} not finite, for {'; '.join(texts[:5])}{more}. Training "
-            "stopped. If the weights are sound, lower the learning rate, or train in float32 or bf16 instead of fp16."
-        )
+    def _check_finite(self, what: str, values: Tensor, inputs: dict[str, Any]) -> None:
+        step, pairs = self.state.global_step + 1, len(inputs["language_ids"])
+
+        def describe(bad: list[int]) -> str:
+            rows = bad if values.ndim else range(pairs)
+            tokenizer = self.data_collator.student.tokenizer
+            texts = [
+                f"{self.languages[inputs['language_ids'][row]]}: "
+                f"{tokenizer.decode(inputs['student_input_ids'][row], skip_special_tokens=True)!r}"
+                for row in rows
+            ]
+            more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+            return (
+                f"Step {step}: {what} not finite, for {'; '.join(texts[:5])}{more}. Training stopped. If the weights "
+                "are sound, lower the learning rate, or train in float32 or bf16 instead of fp16."
+            )
+
+        self.finite_checks.add(values, pairs if values.ndim else 1, describe)
 
     def evaluation_loop(
         self,

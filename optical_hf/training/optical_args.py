@@ -12,7 +12,7 @@ from ..bounds import check_count, check_fields, check_number, check_training
 # Of the redeclared arguments, those that decide on nothing, or, as the number of epochs, may grow.
 _IDLE = (
     *("passage_cache", "per_device_eval_batch_size", "logging_steps", "save_total_limit", "num_train_epochs"),
-    "encode_batch_size",
+    *("encode_batch_size", "teacher_memory", "logging_nan_inf_filter"),
 )
 
 
@@ -46,6 +46,9 @@ class OpticalArguments(TrainingArguments):
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "Texts a device and step in evaluation."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between logs."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Leave a loss that is not finite out of the log; it ends a training."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: the collator needs them."})
 
     def __post_init__(self) -> None:

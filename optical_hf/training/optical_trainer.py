@@ -29,6 +29,7 @@ from ..hub.push import make_repository, push_student
 from ..launching import check_writable
 from ..models.modeling_optical import OpticalModel
 from .epoch_sampler import EpochSampler
+from .finite_checks import FiniteChecks
 from .freezing import freeze, set_dropout
 from .hub_pushes import push_checkpoint
 from .logged_numbers import LoggedNumbers
@@ -89,6 +90,7 @@ class OpticalTrainer(Trainer):
         self.passage_model = passage_model
         self._encoded: list[tuple[dict[str, str], tuple[list[Tensor], Tensor]]] = []  # passages and their vectors
         self._numbers = LoggedNumbers()
+        self.finite_checks = FiniteChecks()
         self._started, self.seconds_before = time.time(), 0.0
 
     @cached_property
@@ -128,11 +130,12 @@ class OpticalTrainer(Trainer):
             self.control.should_training_stop = True
             return [], None
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        rows = torch.tensor(sum(len(batch["language_ids"]) for batch in batches), device=device)
+        rows = torch.full((), sum(len(batch["language_ids"]) for batch in batches), device=device)
         return batches, self.accelerator.gather(rows).sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as [`~transformers.Trainer`] does, with the numbers of the loss, averaged since the last log."""
+        self.finite_checks.check()
         if "loss" in logs:
             logs |= self._numbers.take()
         super().log(logs, start_time)
@@ -237,6 +240,7 @@ class OpticalTrainer(Trainer):
         return self.seconds_before + time.time() - self._started
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.finite_checks.check()
         folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save and folder.is_dir():  # of an earlier training: none of its files may stay
             (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)  # first, since a kill may leave the others

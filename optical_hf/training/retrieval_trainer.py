@@ -225,11 +225,15 @@ class OpticalRetrievalTrainer(OpticalTrainer):
             for term, (factor, values) in terms.items():
                 losses = losses + weight * factor * values
                 numbers[f"{name}_{term}"] = values.detach().mean()
-        if not losses.detach().isfinite().all():
-            raise FloatingPointError(
-                f"Step {self.state.global_step + 1}: the loss is not finite. Training stopped. If the weights are "
-                "sound, lower the learning rate, or train in float32 or bf16 instead of fp16."
-            )
+        step = self.state.global_step + 1
+        self.finite_checks.add(
+            losses,
+            1,
+            lambda _: (
+                f"Step {step}: the loss is not finite. Training stopped. If the weights are sound, lower the learning "
+                "rate, or train in float32 or bf16 instead of fp16."
+            ),
+        )
         loss = losses.mean()
         if num_items_in_batch is not None:  # the processes' gradients are averaged, hence their number
             loss = loss * (len(losses) * self.accelerator.num_processes / num_items_in_batch)

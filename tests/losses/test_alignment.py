@@ -169,6 +169,37 @@ def test_divergence_of_a_padded_batch_is_that_of_its_pairs(teacher, student):
     )
 
 
+def test_scores_of_a_bank_and_their_gradient_are_those_of_the_padded_product():
+    torch.manual_seed(0)
+    lengths = [1, 30, 8, 9, 17, 8, 3, 40, 2]
+    bank_tokens, bank_mask = torch.randn(len(lengths), 40, 8), torch.zeros(len(lengths), 40, dtype=torch.bool)
+    for row, length in enumerate(lengths):  # not from the left: a document's skipped tokens lie between the others
+        bank_mask[row, torch.randperm(40)[:length]] = True
+    bank = ScoreBank(torch.randn(1, 8), bank_tokens, bank_mask, token_temperature=0.3)
+    teacher, student = ragged([4, 7, 2], seed=1), ragged([5, 6, 9], seed=2)
+    gradients = []
+    for padded in (False, True):
+        vectors = student.token_vectors.detach().float().requires_grad_()
+        query = OpticalOutput(token_vectors=vectors, scoring_mask=student.scoring_mask, pooled=student.pooled.float())
+        if padded:
+            scores = []
+            for side in (teacher, query):
+                every = torch.einsum("qtd,spd->qtsp", side.token_vectors.float(), bank_tokens)
+                best = every.masked_fill(~bank_mask, -1e9).amax(3)
+                own = torch.einsum("qtd,qpd->qtp", side.token_vectors.float(), teacher.token_vectors.float())
+                own = own.masked_fill(~teacher.scoring_mask[:, None], -1e9).amax(2, keepdim=True)
+                mask = side.scoring_mask[..., None]
+                scores.append((torch.cat([own, best], 2) * mask).sum(1) / mask.sum(1) / 0.3)
+            target = scores[0].log_softmax(1)
+            maxsim = (target.exp() * (target - scores[1].log_softmax(1))).sum(1)
+        else:
+            maxsim = bank.divergence(teacher, query)[0]
+        maxsim.sum().backward()
+        gradients.append((maxsim.detach(), vectors.grad))
+    assert float(gradients[0][1].abs().max()) > 0.01
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-5)
+
+
 def test_bank_holds_what_the_teacher_says(tiny_encoder):
     teacher = OpticalTeacher.from_checkpoint(tiny_encoder)
     sentences = ["the book", "she wrote it today", "who rains"]

@@ -154,7 +154,8 @@ def test_a_stream_in_two_processes_gives_the_weights_of_one(build, two_processes
 
 @pytest.mark.parametrize("source", ["random", "group_by_length", "stream"])
 def test_resuming_equals_not_stopping(source, build, tmp_path):
-    def trainer(folder, **options):
+    def trainer(folder, teacher_memory=0.0, **options):
+        options["teacher_memory"] = teacher_memory
         if source == "stream":
             bitext = make_bitext(40).to_iterable_dataset()
             return build(bitext, folder=folder, languages=["sw"], max_steps=8, dropout=0.1, **options)
@@ -172,6 +173,10 @@ def test_resuming_equals_not_stopping(source, build, tmp_path):
         assert seen_after == seen[step:]
         assert changed(expected, weights(resumed.model)) == set()
         assert logged(resumed, "loss") == logged(whole, "loss")
+
+    resumed = trainer("resumed-from-4", teacher_memory=1.0)  # what is kept was encoded in other batches
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert_close(expected, weights(resumed.model), atol=1e-5)
 
     resumed = trainer("resumed-without")
     resumed._load_rng_state = lambda _: None
@@ -533,7 +538,8 @@ def test_more_frozen_layers_than_there_are(build):
 def test_bf16_trains_with_nearly_the_loss_of_float32(build):
     losses = {}
     for bf16 in (False, True):
-        trainer = build(make_bitext(8), bf16=bf16, per_device_train_batch_size=8, max_steps=3, learning_rate=1e-3)
+        options = {"per_device_train_batch_size": 8, "max_steps": 3, "learning_rate": 1e-3, "teacher_memory": 0.0}
+        trainer = build(make_bitext(8), bf16=bf16, **options)
         dtypes = []
         for side in (trainer.teacher, trainer.model):
             layer = side.backbone.encoder.layer[0].intermediate.dense
@@ -597,7 +603,13 @@ def test_concatenated_pairs_are_those_that_are_trained_on(build, streamed):
     assert [row["translation"] for row in trainer.train_dataset] == expected
     assert [row["english"] for row in trainer.train_dataset][::2] == [row["english"] for row in joined]
     if not streamed:
-        assert trainer.train_dataset[trainer.args.length_column_name] == [len(text) for text in expected]
+        pairs = [
+            (len(trainer.teacher.tokenizer.encode(row[side])) for side in ("translation", "english"))
+            for row in trainer.train_dataset
+        ]
+        assert list(trainer.train_dataset[trainer.args.length_column_name]) == [
+            100_000 * own + other for own, other in pairs
+        ]
     seen = record(trainer)
     trainer.train()
     assert {text for batch in seen for text in batch} <= set(expected) and len(seen) == 2
