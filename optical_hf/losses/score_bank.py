@@ -101,7 +101,7 @@ class ScoreBank:
         similarities = vectors @ own.token_vectors.detach().float().transpose(1, 2)
         best_own = similarities.masked_fill(~own.scoring_mask[:, None, :], -2.0).amax(2, keepdim=True)
         best = self._packed.best(vectors.flatten(0, 1)).view(*mask.shape[:2], -1)
-        # Tokens that are not scored take part up to here: to leave them out, a GPU would have to wait for their number.
+        # Tokens that are not scored take part up to here: to leave them out, a GPU would wait for their number.
         return (torch.cat([best_own, best], 2) * mask).sum(1) / mask.sum(1)
 
     def _pooled(self, query: OpticalOutput, own: OpticalOutput) -> Tensor:

@@ -603,13 +603,10 @@ def test_concatenated_pairs_are_those_that_are_trained_on(build, streamed):
     assert [row["translation"] for row in trainer.train_dataset] == expected
     assert [row["english"] for row in trainer.train_dataset][::2] == [row["english"] for row in joined]
     if not streamed:
-        pairs = [
-            (len(trainer.teacher.tokenizer.encode(row[side])) for side in ("translation", "english"))
-            for row in trainer.train_dataset
-        ]
-        assert list(trainer.train_dataset[trainer.args.length_column_name]) == [
-            100_000 * own + other for own, other in pairs
-        ]
+        count = {text: len(trainer.teacher.tokenizer.encode(text)) for row in joined for text in row.values()}
+        sides = [(row["translation"], row["english"]) for row in trainer.train_dataset]
+        lengths = [100_000 * count[translation] + count[english] for translation, english in sides]
+        assert list(trainer.train_dataset[trainer.args.length_column_name]) == lengths
     seen = record(trainer)
     trainer.train()
     assert {text for batch in seen for text in batch} <= set(expected) and len(seen) == 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from optical_hf import OpticalTeacher
 from optical_hf.models.processing_optical import process_texts
 from optical_hf.training.teacher_outputs import TeacherOutputs
