@@ -17,6 +17,7 @@ from .transport_solvers import (
     Problems,
     Step,
     Stop,
+    balanced,
     balanced_step,
     exact,
     ipot,
@@ -66,7 +67,7 @@ def cosine_cost(
     return cost.masked_fill(~(rows[:, :, None] & columns[:, None, :]), 0.0)
 
 
-def marginals(mask: Tensor, weights: Tensor | None = None) -> Tensor:
+def marginals(mask: Tensor, weights: Tensor | None = None, checked: bool = True) -> Tensor:
     """
     The mass each token brings: uniform over a sentence's valid tokens, or in proportion to `weights`.
 
@@ -75,6 +76,8 @@ def marginals(mask: Tensor, weights: Tensor | None = None) -> Tensor:
             True on the tokens to transport.
         weights (`torch.Tensor` of shape `(batch, tokens)`, *optional*):
             Non-negative, such as inverse document frequencies. Ignored on padding.
+        checked (`bool`, *optional*, defaults to `True`):
+            Whether masks and weights are checked, for which a GPU has to be waited for.
 
     Returns:
         `torch.Tensor` of shape `(batch, tokens)`: each row sums to 1, 0 on padding; float64 if `weights` is.
@@ -85,11 +88,13 @@ def marginals(mask: Tensor, weights: Tensor | None = None) -> Tensor:
     mask = mask.bool()
     if weights is not None and weights.shape != mask.shape:
         raise ValueError(f"`weights` must be {tuple(mask.shape)} like `mask`, got {tuple(weights.shape)}.")
-    _raise_for_row(~mask.any(-1), "`mask` has no valid token")
+    _raise_for_row(checked, ~mask.any(-1), "`mask` has no valid token")
     masses = _working(mask if weights is None else weights).masked_fill(~mask, 0.0)
     total = masses.sum(-1, keepdim=True)
-    _raise_for_row((masses < 0).any(-1) | ~total[:, 0].isfinite(), "`weights` has a negative or non-finite value")
-    _raise_for_row(total[:, 0] == 0, "`weights` sums to zero over the valid tokens")
+    _raise_for_row(
+        checked, (masses < 0).any(-1) | ~total[:, 0].isfinite(), "`weights` has a negative or non-finite value"
+    )
+    _raise_for_row(checked, total[:, 0] == 0, "`weights` sums to zero over the valid tokens")
     return masses / total
 
 
@@ -106,6 +111,7 @@ def transport_plan(
     tolerance: float = 1e-3,
     reg_m: float = 10.0,
     partial_mass: float = 0.8,
+    checked: bool = True,
 ) -> Tensor:
     """
     Transport plans as constants: by the envelope theorem the loss has the gradient of <P, C> with P held fixed.
@@ -113,7 +119,7 @@ def transport_plan(
     The entropic solvers minimise <P, C> + epsilon KL(P | a b^T). All but the last two match both marginals.
 
     - `"sinkhorn"`: matrix products on stabilised kernels (Schmitzer 2019, arXiv 1610.06519, section 3); a problem
-      which over- or underflows all the same is solved in the log domain.
+      which over- or underflows all the same is solved in the log domain. A GPU makes all iterations, in float64.
     - `"sinkhorn_log"`: the same plan, all in the log domain (Cuturi 2013, arXiv 1306.0895).
     - `"ipot"`: as many proximal steps of size `epsilon` (1 suits it) as `iterations`; their limit is an exact plan
       (Xie et al. 2020, arXiv 1802.04307, algorithm 1).
@@ -144,6 +150,8 @@ def transport_plan(
             For `"unbalanced"`. A token whose cheapest partner costs a few times this keeps little mass.
         partial_mass (`float`, *optional*, defaults to 0.8):
             For `"partial"`: the share, in (0, 1], of the smaller total mass.
+        checked (`bool`, *optional*, defaults to `True`):
+            Whether the numbers in the tensors are checked, for which a GPU has to be waited for.
 
     Returns:
         `torch.Tensor` of shape `(batch, teacher_tokens, student_tokens)`, 0 on padding.
@@ -165,16 +173,18 @@ def transport_plan(
     cost = _working(cost)
     a, b = a.to(cost), b.to(cost)
     for name, masses in (("a", a), ("b", b)):
-        _raise_for_row(~((masses >= 0) & masses.isfinite()).all(-1), f"`{name}` has a negative or non-finite mass")
-        _raise_for_row(masses.sum(-1) <= 0, f"`{name}` has no mass")
+        _raise_for_row(
+            checked, ~((masses >= 0) & masses.isfinite()).all(-1), f"`{name}` has a negative or non-finite mass"
+        )
+        _raise_for_row(checked, masses.sum(-1) <= 0, f"`{name}` has no mass")
     outside = (a == 0)[:, :, None] | (b == 0)[:, None, :]
     cost = cost.masked_fill(outside, 0.0)
-    _raise_for_row(~cost.isfinite().flatten(1).all(-1), "`cost` has a value which is not finite")
+    _raise_for_row(checked, ~cost.isfinite().flatten(1).all(-1), "`cost` has a value which is not finite")
     mass = a.sum(-1)
     if solver == "partial":
         mass = partial_mass * torch.minimum(mass, b.sum(-1))
     elif solver != "unbalanced":
-        _raise_for_row((mass - b.sum(-1)).abs() > 1e-2 * mass, "`a` and `b` have different total masses")
+        _raise_for_row(checked, (mass - b.sum(-1)).abs() > 1e-2 * mass, "`a` and `b` have different total masses")
         b = b * (mass / b.sum(-1))[:, None]  # the caller's may differ by the rounding of half precision
     if solver == "exact":
         return exact(Problems(cost, a, b, mass))
@@ -191,6 +201,8 @@ def transport_plan(
             plan = ipot(problems, iterations)
         elif solver == "sinkhorn_log":
             plan = sinkhorn_log(problems, step, stop)
+        elif solver == "sinkhorn":
+            plan = balanced(problems, stop)
         else:
             plan = sinkhorn(problems, step, stop)
     plan = plan.masked_fill(outside, 0.0)
@@ -284,6 +296,6 @@ def _positive(tensor: Tensor) -> Tensor:
     return tensor.clamp_min(torch.finfo(tensor.dtype).tiny)
 
 
-def _raise_for_row(bad: Tensor, what: str) -> None:
-    if bad.any():
+def _raise_for_row(checked: bool, bad: Tensor, what: str) -> None:
+    if checked and bad.any():
         raise ValueError(f"{what} in row {bad.nonzero()[0, 0].item()} of the batch.")

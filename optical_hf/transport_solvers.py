@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_GROWTH = 20.0  # of an exponent, at which a kernel is made anew; float32 holds exponents to -87
 _CHECK_EVERY = 10  # iterations between looks at convergence (each a synchronisation on a GPU), and between kernels
 
 
@@ -23,6 +24,10 @@ class Problems:
         self.log_a, self.log_b = a.log(), b.log()
         self.no_row, self.no_column = a == 0, b == 0
         self.outside = self.no_row[:, :, None] | self.no_column[:, None, :]
+
+    def double(self) -> Problems:
+        """The same in float64."""
+        return Problems(self.cost.double(), self.a.double(), self.b.double(), self.mass.double())
 
     def __getitem__(self, rows: Tensor) -> Problems:
         return Problems(self.cost[rows], self.a[rows], self.b[rows], self.mass[rows])
@@ -142,12 +147,68 @@ def partial_step(domain: Domain, old: Potentials) -> Potentials:
 # Solvers
 
 
-def sinkhorn(problems: Problems, step: Step, stop: Stop) -> Tensor:
-    """Plans by iterations on kernels. A problem which over- or underflows all the same is solved in the log domain.
+def balanced(problems: Problems, stop: Stop) -> Tensor:
+    """Plans that match both marginals, by iterations that scale rows and columns of stabilised kernels.
 
-    Own code, though `ot.solve_batch` is as quick: that takes one epsilon a batch and no relaxed marginal, its kernel
-    underflows in float32 once costs span 90 epsilon, and it allocates on the default device.
+    On the CPU a solved problem leaves the batch, and one which over- or underflows is solved in the log domain. An
+    accelerator would have to be waited for to know either. There all iterations are made, in float64, whose exponents
+    span eight times as much; if even they do not suffice, the plan is `a b^T`.
+
+    Own code, though `ot.solve_batch` is as quick: that takes one epsilon a batch, its kernel underflows in float32
+    once costs span 90 epsilon, and it allocates on the default device.
     """
+    waits = problems.cost.device.type == "cpu"
+    working = problems if waits or problems.cost.device.type == "mps" else problems.double()
+    start = torch.zeros_like(working.a), torch.zeros_like(working.b), torch.zeros_like(working.mass)[:, None]
+    first = LogDomain(working)
+    f, g, _, drift = balanced_step(first, Potentials(*start, first.drift))
+    plan, left, drifts = torch.zeros_like(working.cost), torch.arange(len(working.a), device=f.device), drift[:, 0]
+    tiny, active, level = torch.finfo(f.dtype).tiny, working, torch.zeros_like(drift)
+    kernel = transposed = None
+    for done in range(1, stop.iterations + 1, _CHECK_EVERY):
+        if kernel is None:  # which holds the potentials so far
+            kernel = Potentials(f, g, level, drift).plan(active)
+            transposed = kernel.transpose(1, 2).contiguous()  # a row vector times a matrix is the quicker product
+            rows, columns = torch.ones_like(f), torch.ones_like(g)
+        old = rows
+        for _ in range(min(_CHECK_EVERY, stop.iterations - done)):
+            old, rows = rows, active.a / (columns[:, None, :] @ transposed)[:, 0].clamp_min(tiny)
+            columns = active.b / (rows[:, None, :] @ kernel)[:, 0].clamp_min(tiny)
+        grown = rows.log().masked_fill(active.no_row, 0.0), columns.log().masked_fill(active.no_column, 0.0)
+        growth = grown[0].amax(1) + grown[1].amax(1)  # by as much may an entry have grown that had underflowed
+        drifts[left] = torch.maximum(drifts[left], growth)
+        if waits:
+            moved = (active.a * (grown[0] - old.log().masked_fill(active.no_row, 0.0)).abs()).sum(1)
+            pending = moved > stop.tolerance * active.mass  # one that failed (NaN) is not waited for
+            if not pending.all():
+                solved = left[~pending]
+                plan[solved] = (rows[:, :, None] * kernel * columns[:, None, :])[~pending]
+                left, active, kernel, transposed = (each[pending] for each in (left, active, kernel, transposed))
+                f, g, rows, columns, drift, level = (each[pending] for each in (f, g, rows, columns, drift, level))
+                grown, growth = (grown[0][pending], grown[1][pending]), growth[pending]
+                if not len(left):
+                    break
+        if not waits or float(growth.max()) > _GROWTH:
+            f, g, kernel = f + grown[0], g + grown[1], None
+    if len(left):
+        plan[left] = (
+            Potentials(f, g, level, drift).plan(active)
+            if kernel is None
+            else rows[:, :, None] * kernel * columns[:, None, :]
+        )
+    # A plan that misses entries is finite, but wrong. Half the exponent's range leaves the rest for rounding and small
+    # masses.
+    failed = ~plan.isfinite().flatten(1).all(-1) | (drifts > -0.5 * math.log(tiny))
+    if not waits:
+        spread = working.a[:, :, None] * working.b[:, None, :] / working.mass[:, None, None]
+        return torch.where(failed[:, None, None], spread, plan).to(problems.cost)
+    if failed.any():
+        plan[failed] = sinkhorn_log(problems[failed], balanced_step, stop)
+    return plan
+
+
+def sinkhorn(problems: Problems, step: Step, stop: Stop) -> Tensor:
+    """Plans by iterations on kernels. A problem which over- or underflows all the same is solved in the log domain."""
     potentials = _iterate(problems, step, stop, kernels=True)
     plan = potentials.plan(problems)
     # A plan that misses entries is finite, but wrong. Half the exponent's range leaves the rest for rounding and small

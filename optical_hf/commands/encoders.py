@@ -17,6 +17,7 @@ from ..bounds import check_count, check_fields, check_memory
 from ..models.cross_encoders import is_cross_encoder, load_cross_encoder
 from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalTeacher
+from ..models.openvino_optical import OpenVINOTeacher, is_openvino
 from ..quickstart import quickstart_model
 from ..retrieval.candidates import BM25
 from ..retrieval.index.build import check_options, model_fingerprint
@@ -83,6 +84,10 @@ class EncoderArguments:
                 "and `optical-hf evaluate --first_stage`."
             )
         options = {name: getattr(self, name) for name in _TEXT_OPTIONS if getattr(self, name) is not None}
+        if is_openvino(name):
+            if options:
+                raise ValueError(f"--{next(iter(options))} was fixed when {name} was exported: leave it out.")
+            return OpenVINOTeacher(name)
         return OpticalTeacher.from_checkpoint(name, **options).to(PartialState().device)
 
     def description(

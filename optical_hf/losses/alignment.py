@@ -103,15 +103,17 @@ class OTLoss(TokenLoss):
 
     def __call__(self, teacher: OpticalOutput, student: OpticalOutput) -> tuple[Tensor, dict[str, Tensor]]:
         cost = self.cost(teacher, student)
+        waits = cost.device.type == "cpu"  # elsewhere, the trainer checks all numbers at once, later
         plan = transport_plan(
             cost.detach(),
-            marginals(teacher.scoring_mask),
-            marginals(student.scoring_mask),
+            marginals(teacher.scoring_mask, checked=waits),
+            marginals(student.scoring_mask, checked=waits),
             solver=self.solver,
             epsilon=self.epsilon,
             iterations=self.iterations,
             reg_m=self.reg_m,
             partial_mass=self.partial_mass,
+            checked=waits,
         )
         moved = transport_loss(cost, plan)
         losses, numbers = self.total(moved, teacher, student)
