@@ -7,12 +7,12 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import torch
 
-from . import encoding, package_import, step
+from . import bitext, bm25, encoding, growth, maxsim, metric, package_import, step, transport
 from .comparison import Comparison
 from .machine import describe_machine, matrix_rate, package_versions
 from .setup import Setup
@@ -21,8 +21,14 @@ logger = logging.getLogger(__name__)
 
 MEASURES: dict[str, Callable[[Setup], Iterator[Comparison]]] = {
     "step": step.measure,
+    "transport": transport.measure,
     "encoding": encoding.measure,
+    "maxsim": maxsim.measure,
+    "bm25": bm25.measure,
+    "metric": metric.measure,
     "import": package_import.measure,
+    "bitext": bitext.measure,
+    "growth": growth.measure,
 }
 
 
@@ -50,7 +56,7 @@ def run_benchmark(setup: Setup, only: Collection[str] = (), command: str = "") -
         if not only or name in only:
             for comparison in measure(setup):
                 compared.append((name, comparison))
-                logger.info("%s: %s, %.3g s", name, comparison.name, median(comparison.ours))
+                logger.info("Measured: %s", comparison.name)
     matrix_rates = dict(zip(dtypes, zip(start, rates(), strict=True), strict=True))
     return {
         "command": command,

@@ -17,7 +17,7 @@ def format_table(record: Mapping[str, Any]) -> str:
     lines = [
         f"`{record['command']}`, {record['date']}",
         "",
-        f"{record['machine']}; {record['threads']} threads, {record['rounds']} rounds, seconds of the {clock}. "
+        f"{record['machine']}; threads: {record['threads']}, rounds: {record['rounds']}; seconds of the {clock}. "
         + " ".join(
             f"Matrix products in {dtype}: {start / 1e9:,.1f} GFLOP/s at the start, {end / 1e9:,.1f} at the end."
             for dtype, (start, end) in record["matrix_rates"].items()
@@ -54,5 +54,7 @@ def format_row(entry: Mapping[str, Any]) -> str:
 
 def seconds(times: list[float]) -> str:
     """Write the median of some seconds, below one of them in thousandths."""
+    if not times:
+        return "not measured"
     middle = median(times)
     return f"{middle:.2f} s" if middle >= 1 else f"{1000 * middle:.3g} ms"

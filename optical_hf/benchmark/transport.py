@@ -1,0 +1,68 @@
+"""Transport plans of a batch, beside POT's exact solver problem by problem, and POT's own batch of Sinkhorn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..transport import cosine_cost, marginals, transport_plan
+from .comparison import Comparison, compare
+from .setup import Setup
+
+EPSILON = 0.1  # in deviations of the cost, the default
+
+
+def measure(setup: Setup) -> Iterator[Comparison]:
+    """Measure the default solver on 64 problems of 48 by 48: a sentence, and its tokens in another order and noisy."""
+    count, size = setup.size((64, 48), (4, 6))
+    generator = torch.Generator().manual_seed(0)
+    teacher = normalize(torch.randn(count, size, 384, generator=generator), dim=-1)
+    noise = normalize(torch.randn(count, size, 384, generator=generator), dim=-1)
+    student = teacher[:, torch.randperm(size, generator=generator)] + 1.5 * noise
+    cost = cosine_cost(teacher, student, centre=True).to(setup.device)
+    masses = marginals(torch.ones(count, size, dtype=torch.bool, device=setup.device))
+
+    def exact_loop() -> Callable[[], Tensor]:
+        import ot
+
+        def solve() -> Tensor:
+            a, costs = masses.double().cpu().numpy(), cost.double().cpu().numpy()
+            plans = [ot.emd(mass, mass, problem) for mass, problem in zip(a, costs, strict=True)]
+            return torch.stack([torch.from_numpy(plan) for plan in plans]).to(cost)
+
+        return solve
+
+    def batched() -> Callable[[], Tensor]:
+        from ot.batch import solve_batch
+
+        def solve() -> Tensor:
+            scaled = cost / cost.std((1, 2), keepdim=True, correction=0)
+            options = {"reg": EPSILON, "max_iter": 200, "tol": 1e-3, "method": "log_sinkhorn", "grad": "detach"}
+            return solve_batch(scaled, a=masses, b=masses, **options).plan
+
+        return solve
+
+    def notes(ours: Tensor, theirs: Tensor | None) -> list[str]:
+        errors = [f"{marginal_error(plan, masses, masses):.0e}" for plan in (ours, theirs) if plan is not None]
+        costs = [float((plan * cost).sum()) / count for plan in (ours, theirs) if plan is not None]
+        return [f"error of the marginals {' and '.join(errors)}", f"cost {' and '.join(f'{c:.4f}' for c in costs)}"]
+
+    for peer, make_peer in {"POT emd, one by one": exact_loop, "POT solve_batch, log_sinkhorn": batched}.items():
+        yield compare(
+            f"transport, {count} problems of {size} x {size}",
+            lambda: transport_plan(cost, masses, masses, epsilon=EPSILON),
+            peer,
+            make_peer,
+            rounds=setup.rounds,
+            now=setup.now,
+            notes=notes,
+        )
+
+
+def marginal_error(plan: Tensor, a: Tensor, b: Tensor) -> float:
+    """Largest share of a problem's mass that a plan of the batch misses its marginals by."""
+    missed = (plan.sum(2) - a).abs().sum(1) + (plan.sum(1) - b).abs().sum(1)
+    return float((missed / a.sum(1)).max())
