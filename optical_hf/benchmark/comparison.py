@@ -61,29 +61,6 @@ def card_now() -> float:
     return time.perf_counter()
 
 
-def run_rounds(
-    ours: Callable[[], Any], peer: Callable[[], Any] | None, rounds: int, now: Now
-) -> tuple[list[float], list[float]]:
-    """Time ours, the peer, ours, the peer, and so on, since a machine is not as fast at one time as at another.
-
-    Args:
-        ours, peer (`Callable`): what is timed; there may be no peer.
-        rounds (`int`): how often each.
-        now (`Callable`): the seconds on a clock.
-
-    Returns:
-        `tuple[list[float], list[float]]`: seconds by round.
-    """
-    seconds: tuple[list[float], list[float]] = [], []
-    for _ in range(rounds):
-        for call, times in zip((ours, peer), seconds, strict=True):
-            if call is not None:
-                began = now()
-                call()
-                times.append(now() - began)
-    return seconds
-
-
 def compare(
     name: str,
     ours: Callable[[], Any],
@@ -95,7 +72,9 @@ def compare(
     notes: Callable[[Any, Any], Sequence[str]] | None = None,
     **more: Any,
 ) -> Comparison:
-    """Compare ours to a peer, after a warm-up of both; a peer that is not installed is left out, and said.
+    """Time ours, the peer, ours, the peer and so on, since a machine is not as fast at one time as at another.
+
+    Both are warmed up before. A peer that is not installed is left out, and said.
 
     Args:
         name (`str`): what is done.
@@ -108,16 +87,22 @@ def compare(
             an error if they do not agree.
         more: the other fields of [`Comparison`].
     """
-    call, missing = None, None
+    theirs, missing = None, None
     if make_peer is not None:
         try:
-            call = make_peer()
+            theirs = make_peer()
         except ImportError as error:
             missing = str(error)
-    results = ours(), None if call is None else call()
+    results = ours(), None if theirs is None else theirs()
     said = [] if notes is None else list(notes(*results))
     del results
-    times = run_rounds(ours, call, rounds, now)
+    times: tuple[list[float], list[float]] = [], []
+    for _ in range(rounds):
+        for call, seconds in zip((ours, theirs), times, strict=True):
+            if call is not None:
+                began = now()
+                call()
+                seconds.append(now() - began)
     return Comparison(name=name, ours=times[0], peer=peer, theirs=times[1], missing=missing, notes=said, **more)
 
 

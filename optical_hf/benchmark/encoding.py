@@ -26,8 +26,7 @@ def measure(setup: Setup) -> Iterator[Comparison]:
         folder = setup.folder / "encoder"
         teacher.save_pretrained(folder)
         model = MultiVectorEncoder(str(folder), trust_remote_code=True, device=setup.device)
-        options = {"batch_size": 32, "show_progress_bar": False, "convert_to_numpy": True}
-        return lambda: model.encode_document(passages, **options)
+        return lambda: model.encode_document(passages, show_progress_bar=False, convert_to_numpy=True)
 
     def notes(vectors: list[torch.Tensor], theirs: Any) -> list[str]:
         if theirs is None:

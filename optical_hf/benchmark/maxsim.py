@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,50 +31,19 @@ def measure(setup: Setup) -> Iterator[Comparison]:
     skewed = skewed_lengths(count, longest, seed=1)
     for name, lengths in {"equal": [sum(skewed) // count] * count, "skewed": skewed}.items():
         documents = unit_vectors(lengths, dim, seed=2)
-        yield from _in_memory(setup, name, queries, documents)
-    yield from _from_index(setup, queries, documents)
+        there, placed = ([each.to(setup.device) for each in vectors] for vectors in (queries, documents))
+        peers: dict[str, Callable[[], Callable[[], Any]]] = {
+            "torch einsum, padded": partial(partial, padded_scores, torch.stack(there), *pad(placed)),
+            "maxsim-cpu": partial(_maxsim_cpu, queries, documents),
+        }
+        ours = partial(maxsim, there, placed)
+        yield from _compare_all(setup, "MaxSim", name, queries, documents, ours, peers)
 
-
-def _in_memory(setup: Setup, name: str, queries: list[Tensor], documents: list[Tensor]) -> Iterator[Comparison]:
-    there, placed = ([each.to(setup.device) for each in vectors] for vectors in (queries, documents))
-    padded, mask = pad(placed)
-
-    def arrays() -> Callable[[], Any]:
-        import maxsim_cpu
-
-        asked, texts = ([each.numpy() for each in vectors] for vectors in (queries, documents))
-        if name == "skewed":
-            return lambda: np.stack([maxsim_cpu.maxsim_scores_variable(query, texts) for query in asked])
-        stacked = np.stack(texts)
-        return lambda: np.stack([maxsim_cpu.maxsim_scores(query, stacked) for query in asked])
-
-    peers: dict[str, Callable[[], Callable[[], Any]]] = {
-        "torch einsum, padded": lambda: lambda: padded_scores(torch.stack(there), padded, mask)
-    }
-    if setup.device == "cpu":
-        peers["maxsim-cpu"] = arrays
-    tokens = sum(map(len, documents))
-    for peer, make_peer in peers.items():
-        yield compare(
-            f"MaxSim, {len(queries)} queries, {len(documents)} passages of {name} lengths",
-            lambda: maxsim(there, placed),
-            peer,
-            make_peer,
-            rounds=setup.rounds,
-            now=setup.now,
-            notes=_same_scores,
-            flops=2 * tokens * sum(map(len, queries)) * queries[0].shape[1],
-        )
-
-
-def _from_index(setup: Setup, queries: list[Tensor], documents: list[Tensor]) -> Iterator[Comparison]:
     index = write_index(setup.folder / "index", documents, setup.size(250, 8, 5000))
-    there = [query.to(setup.device) for query in queries]
     names = [str(number) for number in range(len(queries))]
 
-    def ours() -> list[list[float]]:
-        run = index.search(there, names, k=K)
-        return [list(run[name].values()) for name in names]
+    def from_index() -> list[list[float]]:
+        return [list(found.values()) for found in index.search(there, names, k=K).values()]
 
     def read_and_multiply() -> list[list[float]]:
         parts = []
@@ -83,37 +53,66 @@ def _from_index(setup: Setup, queries: list[Tensor], documents: list[Tensor]) ->
             parts.append(padded_scores(torch.stack(there), *pad(list(vectors))))
         return torch.cat(parts, dim=1).topk(K).values.tolist()
 
-    def qdrant() -> Callable[[], list[list[float]]]:
-        import qdrant_edge as edge
+    peers = {
+        "torch einsum, padded, shards read": lambda: read_and_multiply,
+        "Qdrant Edge, exact": partial(_qdrant, setup, queries, documents),
+    }
+    yield from _compare_all(setup, f"best {K} of an index", "skewed", queries, documents, from_index, peers)
 
-        several = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
-        vectors = edge.EdgeVectorParams(queries[0].shape[1], edge.Distance.Dot, multivector_config=several)
-        config = edge.EdgeConfig(vectors=vectors, max_search_threads=setup.threads)
-        (setup.folder / "qdrant").mkdir()
-        shard = edge.EdgeShard.create(str(setup.folder / "qdrant"), config)
-        for start in range(0, len(documents), 50):
-            rounded = enumerate(documents[start : start + 50], start)
-            points = [edge.Point(number, text.half().tolist()) for number, text in rounded]
-            shard.update(edge.UpdateOperation.upsert_points(points))
-        exact = edge.SearchParams(exact=True)
-        nearest = [edge.Query.Nearest(query.tolist()) for query in queries]
-        batch = edge.QueryBatchRequest([edge.QueryRequest(K, query=query, params=exact) for query in nearest])
-        return lambda: [[point.score for point in found] for found in shard.query_batch(batch)]
 
-    peers = {"torch einsum, padded, shards read": lambda: read_and_multiply}
-    if setup.device == "cpu":
-        peers["Qdrant Edge, exact"] = qdrant
+def _compare_all(
+    setup: Setup,
+    what: str,
+    lengths: str,
+    queries: list[Tensor],
+    documents: list[Tensor],
+    ours: Callable[[], Any],
+    peers: dict[str, Callable[[], Callable[[], Any]]],
+) -> Iterator[Comparison]:
+    def same_scores(ours: Any, theirs: Any) -> list[str]:
+        check_equal("MaxSim scores", ours, theirs, TOLERANCE)
+        return []
+
     for peer, make_peer in peers.items():
-        yield compare(
-            f"index, {len(queries)} queries, {len(documents)} passages of skewed lengths",
-            ours,
-            peer,
-            make_peer,
-            rounds=setup.rounds,
-            now=setup.now,
-            notes=_same_scores,
-            flops=2 * sum(map(len, documents)) * sum(map(len, queries)) * queries[0].shape[1],
-        )
+        if setup.device == "cpu" or peer.startswith("torch"):  # the others have no card
+            yield compare(
+                f"{what}, {len(queries)} queries, {len(documents)} passages of {lengths} lengths",
+                ours,
+                peer,
+                make_peer,
+                rounds=setup.rounds,
+                now=setup.now,
+                notes=same_scores,
+                flops=2 * sum(map(len, documents)) * sum(map(len, queries)) * queries[0].shape[1],
+            )
+
+
+def _maxsim_cpu(queries: list[Tensor], documents: list[Tensor]) -> Callable[[], Any]:
+    import maxsim_cpu
+
+    asked, texts = ([each.numpy() for each in vectors] for vectors in (queries, documents))
+    if len({len(text) for text in texts}) == 1:
+        stacked = np.stack(texts)
+        return lambda: np.stack([maxsim_cpu.maxsim_scores(query, stacked) for query in asked])
+    return lambda: np.stack([maxsim_cpu.maxsim_scores_variable(query, texts) for query in asked])
+
+
+def _qdrant(setup: Setup, queries: list[Tensor], documents: list[Tensor]) -> Callable[[], list[list[float]]]:
+    import qdrant_edge as edge
+
+    several = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
+    vectors = edge.EdgeVectorParams(queries[0].shape[1], edge.Distance.Dot, multivector_config=several)
+    (setup.folder / "qdrant").mkdir()
+    config = edge.EdgeConfig(vectors=vectors, max_search_threads=setup.threads)
+    shard = edge.EdgeShard.create(str(setup.folder / "qdrant"), config)
+    for start in range(0, len(documents), 50):  # as lists of numbers, which take much memory
+        chosen = enumerate(documents[start : start + 50], start)
+        points = [edge.Point(number, text.half().tolist()) for number, text in chosen]
+        shard.update(edge.UpdateOperation.upsert_points(points))
+    exact = edge.SearchParams(exact=True)
+    nearest = [edge.Query.Nearest(query.tolist()) for query in queries]
+    batch = edge.QueryBatchRequest([edge.QueryRequest(K, query=query, params=exact) for query in nearest])
+    return lambda: [[point.score for point in found] for found in shard.query_batch(batch)]
 
 
 def pad(documents: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -160,8 +159,3 @@ def write_index(folder: Path, documents: list[Tensor], shard_size: int) -> Passa
         write_shard(path, docids, tensors, fingerprint(settings), fingerprint(docids), None)
     write_json(folder / MANIFEST, {**settings, "shards": entries})
     return PassageIndex.load(folder)
-
-
-def _same_scores(ours: Any, theirs: Any) -> list[str]:
-    check_equal("MaxSim scores", ours, theirs, TOLERANCE)
-    return []

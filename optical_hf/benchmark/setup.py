@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from ..data.trec_files import read_passages
 from ..models.modeling_optical import OpticalTeacher
@@ -60,7 +60,9 @@ class Setup:
     @cached_property
     def teacher(self) -> OpticalTeacher:
         """[`OpticalTeacher`]: the model, on the device."""
-        return OpticalTeacher.from_checkpoint(self.checkpoint).to(self.device)
+        teacher = OpticalTeacher.from_checkpoint(self.checkpoint)
+        teacher.to(torch.device(self.device))  # type: ignore[arg-type]
+        return teacher
 
 
 def sample_passages() -> list[str]:
@@ -98,18 +100,18 @@ def skewed_lengths(count: int, longest: int, seed: int) -> list[int]:
 
 def tiny_model(folder: Path) -> Path:
     """Save an encoder of two small layers with random weights, whose tokenizer knows words of the sample."""
-    words = sorted({word.lower() for text in sample_passages() for word in text.split()})
+    words = {word.lower() for text in sample_passages() for word in re.findall(r"\w+", text)}
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {word: number for number, word in enumerate([*special, *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    ends = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    names = {f"{token.strip('[]').lower()}_token": token for token in special}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names).save_pretrained(folder)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    vocabulary = {word: number for number, word in enumerate([*special, *sorted(words)])}
+    BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=64, **sizes)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from ..data.bitext import load_bitext
@@ -166,22 +166,20 @@ def step_parts(trainer: OpticalDistillationTrainer, now: Now) -> dict[str, float
         def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
             stop("optimizer")
 
-    backward, student, optimizer = trainer.accelerator.backward, trainer.model, Optimizer()
+    backward = trainer.accelerator.backward
 
     def timed_backward(loss: torch.Tensor, **kwargs: Any) -> None:
         backward(loss, **kwargs)
         stop("backward")
 
     trainer.accelerator.backward = timed_backward
-    trainer.add_callback(optimizer)
-    hooks = [
-        student.register_forward_pre_hook(lambda model, inputs: start("forward")),
-        student.register_forward_hook(leave_forward),
-    ]
-    train_between(trainer, begin, lambda: times.append(now()))
-    for hook in hooks:
-        hook.remove()
-    trainer.remove_callback(optimizer)
+    trainer.add_callback(Optimizer)
+    with (
+        trainer.model.register_forward_pre_hook(lambda model, inputs: start("forward")),
+        trainer.model.register_forward_hook(leave_forward),
+    ):
+        train_between(trainer, begin, lambda: times.append(now()))
+    trainer.remove_callback(Optimizer)
     trainer.accelerator.backward = backward
     return {part: seconds / (times[1] - times[0]) for part, seconds in spent.items()}
 
@@ -202,9 +200,7 @@ def _kernel_share(trainer: Trainer, now: Now) -> float:
     kernels = [
         event.self_device_time_total
         for event in profile.key_averages()
-        if event.device_type == torch.autograd.DeviceType.CUDA
-        and not event.is_user_annotation
-        and not event.key.startswith("Mem")
+        if event.device_type.name == "CUDA" and not event.is_user_annotation and not event.key.startswith("Mem")
     ]
     return sum(kernels) / 1e6 / (times[1] - times[0])
 
@@ -215,6 +211,7 @@ def _peer_trainer(setup: Setup, rows: Dataset, labels: torch.Tensor, common: dic
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
+    from sentence_transformers.base.sampler import DefaultBatchSampler
     from sentence_transformers.sentence_transformer.losses import MSELoss
 
     student, folder = OpticalStudent.from_checkpoint(setup.checkpoint), setup.folder / "single-vector"
@@ -226,13 +223,12 @@ def _peer_trainer(setup: Setup, rows: Dataset, labels: torch.Tensor, common: dic
             module.p = 0.0
         elif isinstance(module, torch.nn.Embedding):
             module.requires_grad_(False)
-    args = SentenceTransformerTrainingArguments(
-        **common,
-        prompts=student.config.query_prefix,
-        batch_sampler=lambda dataset, batch_size, drop_last, **_: BatchSampler(
-            SequentialSampler(dataset), batch_size, drop_last
-        ),
-    )
+
+    def in_order(dataset: Dataset, **options: Any) -> DefaultBatchSampler:
+        return DefaultBatchSampler(SequentialSampler(dataset), **options)
+
+    prompt = student.config.query_prefix
+    args = SentenceTransformerTrainingArguments(**common, prompts=prompt, batch_sampler=in_order)
     dataset = Dataset.from_dict({"sentence": rows["translation"][:], "label": labels.tolist()})
     trainer = SentenceTransformerTrainer(model=model, args=args, train_dataset=dataset, loss=MSELoss(model))
     trainer.remove_callback(PrinterCallback)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optical_hf.benchmark.comparison import Comparison, check_equal, compare, run_rounds
+from optical_hf.benchmark.comparison import Comparison, check_equal, compare
 from optical_hf.benchmark.table import format_row
 
 
@@ -17,8 +17,8 @@ def test_rounds_alternate_after_a_warm_up_of_both():
     compare("x", lambda: order.append("ours"), "peer", lambda: lambda: order.append("peer"), rounds=3)
     assert order == ["ours", "peer"] * 4
     order.clear()
-    assert run_rounds(lambda: order.append("ours"), None, 2, lambda: 0.0) == ([0.0, 0.0], [])
-    assert order == ["ours", "ours"]
+    alone = compare("x", lambda: order.append("ours"), rounds=2, now=lambda: 0.0)
+    assert (alone.ours, alone.theirs, order) == ([0.0, 0.0], [], ["ours"] * 3)
 
 
 def test_the_ratio_is_the_median_of_the_rounds():
