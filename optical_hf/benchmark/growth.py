@@ -82,7 +82,7 @@ def _encoding(setup: Setup, size: int) -> tuple[Callable[[], object], Callable[[
 
 
 def _search(setup: Setup, size: int) -> tuple[Callable[[], object], Callable[[], float]]:
-    dim = setup.size(384, 16)
+    dim = setup.size(128, 16)
     queries, passages = (
         [each.to(setup.device) for each in unit_vectors(lengths, dim, seed)]
         for seed, lengths in enumerate(([16] * 32, skewed_lengths(size, 256, 0)))

@@ -7,13 +7,15 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from ..data.bitext import load_bitext
 from ..data.trec_files import read_passages
 from ..models.modeling_optical import OpticalTeacher
 from ..quickstart import SAMPLE, quickstart_model
@@ -68,6 +70,12 @@ class Setup:
 def sample_passages() -> list[str]:
     """Return the passages of the quickstart's sample."""
     return list(read_passages(SAMPLE / "passages.en.jsonl").values())
+
+
+def sample_bitext() -> Dataset:
+    """Return the pairs of the quickstart's sample, with the columns of [`load_bitext`]."""
+    sources = {language: SAMPLE / f"bitext.en-{language}.tsv" for language in ("sw", "yo")}
+    return cast(Dataset, load_bitext(sources).dataset)
 
 
 def generate_texts(count: int, seed: int = 0, longest: int = 60) -> list[str]:

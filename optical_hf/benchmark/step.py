@@ -10,16 +10,14 @@ from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
-from ..data.bitext import load_bitext
 from ..export.sentence_transformers import export_single_vector
 from ..models.modeling_optical import OpticalOutput, OpticalStudent
-from ..quickstart import SAMPLE
 from ..training.distillation_args import OpticalTrainingArguments
 from ..training.distillation_trainer import OpticalDistillationTrainer
 from ..training.named_losses import make_loss
 from .comparison import Comparison, Now, compare
 from .machine import flop_counter
-from .setup import Setup
+from .setup import Setup, sample_bitext
 
 
 def measure(setup: Setup) -> Iterator[Comparison]:
@@ -27,7 +25,7 @@ def measure(setup: Setup) -> Iterator[Comparison]:
 
     The peer's labels are ready before: its teacher costs nothing. Ours encodes every batch by the teacher.
     """
-    pairs = load_bitext({language: SAMPLE / f"bitext.en-{language}.tsv" for language in ("sw", "yo")}).dataset
+    pairs = sample_bitext()
     # One line each, with the arguments of the training.
     lines: dict[str, dict[str, Any]] = {"training step": {}}
     if setup.device == "cuda":
