@@ -22,6 +22,8 @@ def measure(setup: Setup) -> Iterator[Comparison]:
         joined = [" ".join(pairs[column][start : start + 7]) for start in range(0, len(pairs["english"]), 7)]
         sides.append(setup.teacher.encode_tokens(joined, "document", show_progress=False))
     long_enough = [pair for pair in zip(*sides, strict=True) if min(map(len, pair)) >= size]
+    if not long_enough:
+        raise ValueError(f"{setup.checkpoint} makes fewer than {size} token vectors of every text: choose another.")
     teacher, student = (torch.stack([vectors[:size] for vectors in side]) for side in zip(*long_enough, strict=True))
     cost, count = cosine_cost(teacher, student, centre=True).to(setup.device), len(long_enough)
     masses = marginals(torch.ones(count, size, dtype=torch.bool, device=setup.device))
