@@ -25,7 +25,7 @@ ROOMS = [
     "data",
     "models",
 ]
-ROOMS += ["losses", "retrieval", "evaluation", "training", "export", "quickstart", "study", "commands"]
+ROOMS += ["losses", "retrieval", "evaluation", "training", "export", "quickstart", "study", "benchmark", "commands"]
 # Saved code looks these two up by name, where the package is installed; they import nothing that needs it back.
 LOOKED_UP = {"optical_hf.hub", "optical_hf.checkpoints"}
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "fuse": "Fuse runs into one.",
     "rerank": "Rerank a run by a retriever or a cross-encoder.",
     "train_reranker": "Train a cross-encoder that reranks.",
+    "benchmark": "Measure how fast this package is, beside others that do the same.",
 }
 
 
