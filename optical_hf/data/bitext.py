@@ -14,17 +14,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets, interleave_datasets
 from tqdm.auto import tqdm
 
 from ..bounds import MOST_SEED, check_count, check_number
 from .bitext_readers import Source, find_source, read_pairs
 from .bitext_sampling import balance_languages, language_probabilities
-from .characters import normalized, visible
+from .characters import all_normalized, all_visible, visible
 from .languages import language_code
 from .malformed_lines import MalformedLines
 
@@ -37,6 +37,7 @@ _WIDE = re.compile(f"[{_HAN_KANA}\u1100-\u11ff\uac00-\ud7af]")  # and Hangul
 _UNSPACED_WORD = re.compile(f"[{_HAN_KANA}]{{2}}|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{{5}}")
 _LONGEST_WORD = 64  # characters, on average over a side
 _CHUNK = 100_000
+_BATCH = 1 << 15  # characters of which the checks are made at once
 _MOST_REMEMBERED = 5_000_000
 
 
@@ -159,8 +160,7 @@ def load_bitext(
 
     malformed = MalformedLines()
     dataset = concatenate_datasets(
-        [part for language in found for part in _chunks(filtered(language, found[language], counts, malformed))]
-        or [Dataset.from_dict({name: [] for name in _FEATURES}, features=_FEATURES)]
+        [part for code in found for part in _chunks(filtered(code, found[code], counts, malformed), code)]
     )
     malformed.raise_if_any()
     for language in found:
@@ -184,39 +184,69 @@ def _filtered_pairs(
     streaming: bool,
     max_words: int,
     max_ratio: float,
-) -> Iterator[dict[str, str]]:
+) -> Iterator[tuple[str, str]]:
     count = counts[language]
     count.update(dict.fromkeys(count, 0))
-    seen: set[bytes] = set()
+    seen: set[int] = set()
     read = partial(read_pairs, language=language, malformed=malformed, split=split, streaming=streaming)
     pairs = (pair for source in sources for pair in read(source))
     hidden = streaming or os.environ.get("RANK", "0") != "0"
-    for first, second in tqdm(pairs, desc=f"Reading bitext en-{language}", unit=" pairs", delay=3, disable=hidden):
-        english, translation = " ".join(visible(first).split()), " ".join(visible(second).split())
-        reason: str | None
-        if not english or not translation:
-            reason = "empty"
-        elif max(len(english), len(translation)) > _LONGEST_WORD * max_words:
-            reason = "long"  # before the normal form, which costs more: a line may be a whole file
-        else:
-            english, translation = normalized("NFC", english), normalized("NFC", translation)
-            reason = _reason_to_drop(english, translation, max_words, max_ratio)
-        if reason is None:
-            key = blake2b(f"{english}\t{translation}".encode(), digest_size=8).digest()
-            if key in seen:
-                reason = "duplicate"
-            elif not streaming or len(seen) < _MOST_REMEMBERED:
-                seen.add(key)
-        count[reason or "kept"] += 1
-        if reason is None:
-            yield {"english": english, "translation": translation, "language": language}
+    with tqdm(desc=f"Reading bitext en-{language}", unit=" pairs", delay=3, disable=hidden) as progress:
+        # A stream reads no further than it is asked to.
+        for batch in _batches(pairs, 1 if streaming else _BATCH):
+            possible: list[tuple[str, str]] = []
+            for english, translation in zip(*map(_tidied, zip(*batch, strict=True)), strict=True):
+                if not english or not translation:
+                    count["empty"] += 1
+                elif max(len(english), len(translation)) > _LONGEST_WORD * max_words:
+                    count["long"] += 1  # before the normal form, which costs more: a line may be a whole file
+                else:
+                    possible.append((english, translation))
+            for pair in zip(*(all_normalized("NFC", side) for side in zip(*possible, strict=True)), strict=True):
+                reason = _reason_to_drop(*pair, max_words, max_ratio)
+                if reason is None:
+                    key = hash(pair)  # 64 bits
+                    if key in seen:
+                        reason = "duplicate"
+                    elif not streaming or len(seen) < _MOST_REMEMBERED:
+                        seen.add(key)
+                count[reason or "kept"] += 1
+                if reason is None:
+                    yield pair
+            progress.update(len(batch))
+
+
+def _batches(pairs: Iterable[tuple[str, str]], characters: int) -> Iterator[list[tuple[str, str]]]:
+    batch, size = [], 0
+    for pair in pairs:
+        batch.append(pair)
+        size += len(pair[0]) + len(pair[1]) + 1
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _tidied(texts: Sequence[str]) -> Sequence[str]:
+    whole = f"|{'|'.join(texts)}|"
+    if not all_visible(whole):
+        return [" ".join(visible(text).split()) for text in texts]
+    # The only white space there can be here is the space.
+    if "  " in whole or "| " in whole or " |" in whole:
+        return [" ".join(text.split()) for text in texts]
+    return texts
 
 
 def _reason_to_drop(english: str, translation: str, max_words: int, max_ratio: float) -> str | None:
     if english.casefold() == translation.casefold():
         return "identical"
-    if _words(english) > max_words or _words(translation) > max_words:
+    shorter, longer = sorted((len(english), len(translation)))
+    # A text has no more words than characters, and is twice as wide at most: so few texts have to be counted.
+    if longer > max_words and (_words(english) > max_words or _words(translation) > max_words):
         return "long"
+    if 2 * longer + 10 <= max_ratio * (shorter + 10):
+        return None
     shorter, longer = sorted((_width(english), _width(translation)))
     return "mismatched" if longer + 10 > max_ratio * (shorter + 10) else None
 
@@ -229,17 +259,21 @@ def _width(text: str) -> int:
     return len(text) + (0 if text.isascii() else len(_WIDE.findall(text)))
 
 
-def _chunks(rows: Iterator[dict[str, str]]) -> Iterator[Dataset]:
+def _chunks(pairs: Iterator[tuple[str, str]], language: str) -> Iterator[Dataset]:
     # Python strings of a long bitext take several times the memory of an Arrow table.
-    columns: dict[str, list[str]] = {name: [] for name in _FEATURES}
-    for row in rows:
-        for name, column in columns.items():
-            column.append(row[name])
-        if len(columns["language"]) == _CHUNK:
-            yield Dataset.from_dict(columns, features=_FEATURES)
-            columns = {name: [] for name in _FEATURES}
-    if columns["language"]:
-        yield Dataset.from_dict(columns, features=_FEATURES)
+    columns: tuple[list[str], list[str]] = [], []
+    for english, translation in pairs:
+        columns[0].append(english)
+        columns[1].append(translation)
+        if len(columns[0]) == _CHUNK:
+            yield _dataset(*columns, language)
+            columns = [], []
+    yield _dataset(*columns, language)
+
+
+def _dataset(english: list[str], translation: list[str], language: str) -> Dataset:
+    columns = {"english": english, "translation": translation, "language": [language] * len(english)}
+    return Dataset(pa.table(columns, _FEATURES.arrow_schema))
 
 
 def _report(language: str, count: dict[str, int]) -> None:
@@ -252,7 +286,7 @@ def _report(language: str, count: dict[str, int]) -> None:
 
 
 def _stream(
-    filtered: Callable[..., Iterator[dict[str, str]]],
+    filtered: Callable[..., Iterator[tuple[str, str]]],
     sources: dict[str, list[Source]],
     counts: dict[str, dict[str, int]],
     temperature: float,
@@ -278,10 +312,11 @@ def _stream(
 
 
 def _streamed_pairs(
-    filtered: Callable[..., Iterator[dict[str, str]]],
+    filtered: Callable[..., Iterator[tuple[str, str]]],
     language: str,
     sources: tuple[Source, ...],
     counts: dict[str, dict[str, int]],
 ) -> Iterator[dict[str, str]]:
-    yield from filtered(language, sources, counts, MalformedLines(at_once=True))
+    for english, translation in filtered(language, sources, counts, MalformedLines(at_once=True)):
+        yield {"english": english, "translation": translation, "language": language}
     _report(language, counts[language])

@@ -37,7 +37,7 @@ def read_text_file(path: str, language: str, malformed: MalformedLines) -> Itera
     return _read_jsonl(path, language, malformed) if file_kind(path) == "jsonl" else _read_tsv(path, malformed)
 
 
-def _read_lines(path: str, malformed: MalformedLines) -> Iterator[tuple[str, str | None]]:
+def _read_lines(path: str, malformed: MalformedLines) -> Iterator[tuple[int, str | None]]:
     # Lines are split as bytes: str.splitlines would also split at U+2028 and the like, within a sentence.
     number = 0
     with open_bytes(path) as file:
@@ -48,7 +48,7 @@ def _read_lines(path: str, malformed: MalformedLines) -> Iterator[tuple[str, str
                     text = decode(line)
                 except ValueError as error:
                     malformed.add(f"{path}:{number}", str(error))
-                yield f"{path}:{number}", text
+                yield number, text
         except DAMAGE:
             malformed.add(f"{path}:{number + 1}", "the file is cut off or damaged here; fetch it again")
             malformed.raise_if_any()
@@ -57,11 +57,11 @@ def _read_lines(path: str, malformed: MalformedLines) -> Iterator[tuple[str, str
 def _read_tsv(path: str, malformed: MalformedLines) -> Iterator[tuple[str, str]]:
     # Quotation marks are text like any other.
     width, english, translation = 2, 0, 1
-    for number, (place, line) in enumerate(_read_lines(path, malformed)):
+    for number, line in _read_lines(path, malformed):
         if line is None:
             continue
         columns = line.split("\t")
-        if number == 0 and (header := _header(columns)):
+        if number == 1 and (header := _header(columns)):
             width, (english, translation) = len(columns), header
         elif not line.strip():
             yield "", ""
@@ -70,7 +70,7 @@ def _read_tsv(path: str, malformed: MalformedLines) -> Iterator[tuple[str, str]]
         else:
             problem = "no tab" if len(columns) == 1 else f"{len(columns)} columns"
             expected = "a line is english<TAB>translation" if width == 2 else f"the first line has {width}"
-            malformed.add(place, f"{problem}; {expected}")
+            malformed.add(f"{path}:{number}", f"{problem}; {expected}")
 
 
 def _header(columns: list[str]) -> tuple[int, int] | None:
@@ -84,16 +84,17 @@ def _header(columns: list[str]) -> tuple[int, int] | None:
 
 def _read_jsonl(path: str, language: str, malformed: MalformedLines) -> Iterator[tuple[str, str]]:
     replaced: list[str] = []
-    for place, line in _read_lines(path, malformed):
+    for number, line in _read_lines(path, malformed):
         if line is None or not line.strip():
             continue
         try:
             row, surrogates = parse_json(line)
             pair = row_pair(row, language)
         except ValueError as error:
-            malformed.add(place, str(error))
+            malformed.add(f"{path}:{number}", str(error))
             continue
-        replaced += [place] * surrogates
+        if surrogates:
+            replaced += [f"{path}:{number}"] * surrogates
         yield pair
     warn_of_surrogates(replaced)
 
@@ -110,7 +111,7 @@ def read_moses(english: str, translation: str, malformed: MalformedLines) -> Ite
     for lines in zip_longest(_read_lines(english, malformed), _read_lines(translation, malformed)):
         for side, line in enumerate(lines):
             lengths[side] += line is not None
-        (_, first), (_, second) = (line or ("", None) for line in lines)
+        (_, first), (_, second) = (line or (0, None) for line in lines)
         if first is not None and second is not None:
             yield first, second
     if lengths[0] != lengths[1]:

@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, BinaryIO, cast
 
 from huggingface_hub import HfFileSystem
@@ -87,7 +87,7 @@ def numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
 
 def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
     """Iterate over the lines of a file; of one that is too long only as much as [`decode`] needs to refuse it."""
-    while line := file.readline(LONGEST_LINE + 1):
+    for line in iter(partial(file.readline, LONGEST_LINE + 1), b""):
         yield line
         if len(line) > LONGEST_LINE:
             return

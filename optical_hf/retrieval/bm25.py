@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,10 @@ class BM25Index:
                 f"{self.language!r} here: install the same version, or build it again."
             )
         self._scores = bm25s.BM25.load(folder, mmap=True)
-        self._docids = np.memmap(folder / "docids.txt", dtype=np.uint8, mode="r")
-        self._ends = np.load(folder / "docid_ends.npy", mmap_mode="r")
+        with open(folder / "docids.txt", "rb") as file:
+            self._docids = mmap(file.fileno(), 0, access=ACCESS_READ)
+        # Still mapped, but a plain array: what is taken out of it is in a fifth of the time.
+        self._ends = np.load(folder / "docid_ends.npy", mmap_mode="r").view(np.ndarray)
         self._analyze = analyzer(self.language)
 
     def __len__(self) -> int:
@@ -150,16 +153,21 @@ class BM25Index:
         for qid, text in tqdm(topics.items(), desc="BM25", unit="query", disable=len(topics) < 100):
             scores = self._scores.get_scores_from_ids(self._scores.get_tokens_ids(self._analyze(text)))
             found = np.flatnonzero(scores)
+            scores = scores[found]
             if len(found) > k:
-                least = np.partition(scores[found], -k)[-k]
-                found = found[scores[found] >= least]
-            pairs = zip(scores[found].tolist(), map(self._docid, found.tolist()), strict=True)
+                best = scores >= np.partition(scores, -k)[-k]
+                found, scores = found[best], scores[best]
+            order = np.argsort(scores)[::-1]  # so that only the ties are left to sort
+            pairs = zip(scores[order].tolist(), self._docids_at(found[order]), strict=True)
             run[qid] = {docid: score for score, docid in sorted(pairs, reverse=True)[:k]}
         return run
 
-    def _docid(self, position: int) -> str:
-        start = int(self._ends[position - 1]) + 1 if position else 0
-        return self._docids[start : int(self._ends[position])].tobytes().decode("utf-8")
+    def _docids_at(self, positions: Any) -> list[str]:
+        starts = np.where(positions == 0, 0, self._ends[positions - 1] + 1).tolist()
+        return [
+            self._docids[start:end].decode("utf-8")
+            for start, end in zip(starts, self._ends[positions].tolist(), strict=True)
+        ]
 
 
 class _Postings:

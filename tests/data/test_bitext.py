@@ -429,11 +429,11 @@ def test_a_side_of_too_many_characters_is_never_normalised(
 ) -> None:
     given: list[int] = []
 
-    def normalized(form: str, text: str) -> str:
+    def normalize(form: str, text: str) -> str:
         given.append(len(text))
         return unicodedata.normalize(form, text)
 
-    monkeypatch.setattr("optical_hf.data.bitext.normalized", normalized)
+    monkeypatch.setattr("optical_hf.data.characters.unicodedata", SimpleNamespace(normalize=normalize))
     marks = "a" + "\u0301\u0316" * 32_000  # 128 kB
     rows = [("Good.", marks), (marks, "Dara."), ("x" * 256, "y" * 256), ("x" * 257, "y" * 256), ("", marks)]
     bitext = load_bitext({"yo": write(tmp_path / "b.tsv", tsv(rows))}, max_words=4, streaming=streaming)

@@ -135,7 +135,7 @@ def test_reading_again_maps_memory_and_finds_the_same(tmp_path):
     again = BM25Index(tmp_path / "index")
     assert again.search(topics) == built.search(topics) and len(again) == 100
     assert all(isinstance(again._scores.scores[name], np.memmap) for name in ("data", "indices"))
-    assert [again._docid(i) for i in range(100)] == [docid for docid, _ in passages]
+    assert again._docids_at(np.arange(100)) == [docid for docid, _ in passages]
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
