@@ -158,49 +158,44 @@ def balanced(problems: Problems, stop: Stop) -> Tensor:
     once costs span 90 epsilon, and it allocates on the default device.
     """
     waits = problems.cost.device.type == "cpu"
-    working = problems if waits or problems.cost.device.type == "mps" else problems.double()
-    start = torch.zeros_like(working.a), torch.zeros_like(working.b), torch.zeros_like(working.mass)[:, None]
-    first = LogDomain(working)
-    f, g, _, drift = balanced_step(first, Potentials(*start, first.drift))
-    plan, left, drifts = torch.zeros_like(working.cost), torch.arange(len(working.a), device=f.device), drift[:, 0]
-    tiny, active, level = torch.finfo(f.dtype).tiny, working, torch.zeros_like(drift)
-    kernel = transposed = None
+    every = problems if waits or problems.cost.device.type == "mps" else problems.double()
+    level = torch.zeros_like(every.mass)[:, None]
+    start = Potentials(torch.zeros_like(every.a), torch.zeros_like(every.b), level, level)
+    f, g, _, _ = balanced_step(LogDomain(every), start)
+    plan, drift, tiny = torch.zeros_like(every.cost), torch.zeros_like(every.mass), torch.finfo(f.dtype).tiny
+    left, active, stale = torch.arange(len(f), device=f.device), every, True  # which problems are not solved
     for done in range(1, stop.iterations + 1, _CHECK_EVERY):
-        if kernel is None:  # which holds the potentials so far
-            kernel = Potentials(f, g, level, drift).plan(active)
+        if stale:
+            kernel = Potentials(f, g, level, level).plan(active)  # it holds the potentials so far
             transposed = kernel.transpose(1, 2).contiguous()  # a row vector times a matrix is the quicker product
             rows, columns = torch.ones_like(f), torch.ones_like(g)
-        old = rows
+        before = rows
         for _ in range(min(_CHECK_EVERY, stop.iterations - done)):
-            old, rows = rows, active.a / (columns[:, None, :] @ transposed)[:, 0].clamp_min(tiny)
+            before, rows = rows, active.a / (columns[:, None, :] @ transposed)[:, 0].clamp_min(tiny)
             columns = active.b / (rows[:, None, :] @ kernel)[:, 0].clamp_min(tiny)
-        grown = rows.log().masked_fill(active.no_row, 0.0), columns.log().masked_fill(active.no_column, 0.0)
-        growth = grown[0].amax(1) + grown[1].amax(1)  # by as much may an entry have grown that had underflowed
-        drifts[left] = torch.maximum(drifts[left], growth)
+        more_f = rows.log().masked_fill(active.no_row, 0.0)
+        more_g = columns.log().masked_fill(active.no_column, 0.0)
+        growth = more_f.amax(1) + more_g.amax(1)  # by as much may an entry have grown that had underflowed
+        drift[left] = torch.maximum(drift[left], growth)
         if waits:
-            moved = (active.a * (grown[0] - old.log().masked_fill(active.no_row, 0.0)).abs()).sum(1)
-            pending = moved > stop.tolerance * active.mass  # one that failed (NaN) is not waited for
-            if not pending.all():
-                solved = left[~pending]
-                plan[solved] = (rows[:, :, None] * kernel * columns[:, None, :])[~pending]
-                left, active, kernel, transposed = (each[pending] for each in (left, active, kernel, transposed))
-                f, g, rows, columns, drift, level = (each[pending] for each in (f, g, rows, columns, drift, level))
-                grown, growth = (grown[0][pending], grown[1][pending]), growth[pending]
-                if not len(left):
-                    break
-        if not waits or float(growth.max()) > _GROWTH:
-            f, g, kernel = f + grown[0], g + grown[1], None
-    if len(left):
-        plan[left] = (
-            Potentials(f, g, level, drift).plan(active)
-            if kernel is None
-            else rows[:, :, None] * kernel * columns[:, None, :]
-        )
+            missed = (active.a * (more_f - before.log().masked_fill(active.no_row, 0.0)).abs()).sum(1) / active.mass
+            rest = missed > stop.tolerance  # one that failed (NaN) is not waited for
+            if not rest.all():
+                plan[left[~rest]] = (rows[:, :, None] * kernel * columns[:, None, :])[~rest]
+                left, active, level, f, g = left[rest], active[rest], level[rest], f[rest], g[rest]
+                rows, columns, kernel, transposed = rows[rest], columns[rest], kernel[rest], transposed[rest]
+                more_f, more_g, growth = more_f[rest], more_g[rest], growth[rest]
+            if not len(left):
+                break
+        stale = not waits or float(growth.max()) > _GROWTH
+        if stale:
+            f, g = f + more_f, g + more_g
+    plan[left] = rows[:, :, None] * kernel * columns[:, None, :]
     # A plan that misses entries is finite, but wrong. Half the exponent's range leaves the rest for rounding and small
     # masses.
-    failed = ~plan.isfinite().flatten(1).all(-1) | (drifts > -0.5 * math.log(tiny))
+    failed = ~plan.isfinite().flatten(1).all(-1) | (drift > -0.5 * math.log(tiny))
     if not waits:
-        spread = working.a[:, :, None] * working.b[:, None, :] / working.mass[:, None, None]
+        spread = every.a[:, :, None] * every.b[:, None, :] / every.mass[:, None, None]
         return torch.where(failed[:, None, None], spread, plan).to(problems.cost)
     if failed.any():
         plan[failed] = sinkhorn_log(problems[failed], balanced_step, stop)

@@ -17,7 +17,7 @@ from ..bounds import check_count, check_fields, check_memory
 from ..models.cross_encoders import is_cross_encoder, load_cross_encoder
 from ..models.loading_optical import check_name
 from ..models.modeling_optical import OpticalTeacher
-from ..models.openvino_optical import OpenVINOTeacher, is_openvino
+from ..models.openvino_teacher import OpenVINOTeacher, is_openvino
 from ..quickstart import quickstart_model
 from ..retrieval.candidates import BM25
 from ..retrieval.index.build import check_options, model_fingerprint

@@ -202,8 +202,11 @@ def _filtered_pairs(
                     count["long"] += 1  # before the normal form, which costs more: a line may be a whole file
                 else:
                     possible.append((english, translation))
-            for pair in zip(*(all_normalized("NFC", side) for side in zip(*possible, strict=True)), strict=True):
-                reason = _reason_to_drop(*pair, max_words, max_ratio)
+            for english, translation in zip(
+                *(all_normalized("NFC", side) for side in zip(*possible, strict=True)), strict=True
+            ):
+                pair = english, translation
+                reason = _reason_to_drop(english, translation, max_words, max_ratio)
                 if reason is None:
                     key = hash(pair)  # 64 bits
                     if key in seen:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..files import scratch
 from ..models.modeling_optical import OpticalModel
-from ..models.openvino_optical import GRAPH, OpenVINOTeacher
+from ..models.openvino_teacher import GRAPH, OpenVINOTeacher
 from ..models.processing_optical import ROLES, process_texts
 
 TEXTS = 200  # that ranges are measured on; more of them change the vectors little

