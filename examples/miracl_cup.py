@@ -9,7 +9,8 @@ Every stage is a command of `optical-hf`, printed before it runs, so that each c
 2. `distilled`: a student distilled from bitext reranks the first stage;
 3. `cross-encoder`: trained on MIRACL's training questions with mined negatives, it reranks the first stage;
 4. `fine-tuned`: the student, trained on the same rows, reranks the first stage;
-5. `ensemble`: the runs of 1 to 4 summed up by weights that were not chosen on the query they are used on.
+5. `ensemble`: the runs of 1 to 4 summed up, all with one weight;
+6. `weighted ensemble`: with weights that were not chosen on the query they are used on.
 
 A stage that is done is not done again: stopped and started again, the pipeline goes on. `table.md` and `results.json`
 in `--output_dir` hold nDCG@10 on the dev questions. `--data` is a folder as [`load_miracl`] reads it; without it
@@ -38,7 +39,8 @@ from optical_hf.metrics import NDCG
 from optical_hf.metrics.miracl_ndcg.miracl_ndcg import score_run
 from optical_hf.training.resuming import newest_checkpoint
 
-STAGES = ("bm25", "zero-shot", "first stage", "distilled", "cross-encoder", "fine-tuned", "ensemble")
+STAGES = ("bm25", "zero-shot", "first stage", "distilled", "cross-encoder", "fine-tuned")
+ENSEMBLES = ("ensemble", "weighted ensemble")
 
 
 @dataclass
@@ -85,10 +87,13 @@ class Pipeline:
         self.rerank("cross-encoder", self.train_reranker(rows))
         self.rerank("fine-tuned", self.fine_tune(rows))
         for language in self.given.languages:
-            runs = [str(self.run_file(language, stage)) for stage in ("first stage", *STAGES[3:-1])]
-            qrels = str(self.data(language, "dev.qrels.tsv"))
-            output = self.run_file(language, "ensemble")
-            self.command(output, "fuse", "--runs", *runs, "--method", "sum", "--qrels", qrels, "--output", str(output))
+            runs = [str(self.run_file(language, stage)) for stage in STAGES[2:]]
+            for stage in ENSEMBLES:
+                output = self.run_file(language, stage)
+                words = ["--runs", *runs, "--method", "sum", "--output", str(output)]
+                if stage == "weighted ensemble":
+                    words += ["--qrels", str(self.data(language, "dev.qrels.tsv"))]
+                self.command(output, "fuse", *words)
         self.report()
 
     def check_options(self) -> None:
@@ -208,10 +213,11 @@ class Pipeline:
 
     def report(self) -> None:
         """Score every run, and write `results.json` and `table.md`."""
-        scores: dict[str, list[list[float]]] = {stage: [] for stage in STAGES}
+        stages = (*STAGES, *ENSEMBLES)
+        scores: dict[str, list[list[float]]] = {stage: [] for stage in stages}
         for language in self.given.languages:
             qrels = read_qrels(self.data(language, "dev.qrels.tsv"))
-            for stage in STAGES:
+            for stage in stages:
                 found = read_run(self.run_file(language, stage))
                 measured = score_run(found, qrels, [NDCG], per_query=True)["per_query"]
                 scores[stage].append([row[NDCG] for row in measured.values()])
@@ -223,7 +229,7 @@ class Pipeline:
             f"|---|{'---|' * len(columns)}---|---|",
         ]
         results = {}
-        for stage in STAGES:
+        for stage in stages:
             means = [sum(each) / len(each) for each in scores[stage]]
             mean = sum(means) / len(means)
             low, high = bootstrap_interval(scores[stage])

@@ -84,6 +84,7 @@ def test_the_pipeline_ends_in_a_table_and_goes_on_where_it_stopped(folder, tiny_
         "cross-encoder",
         "fine-tuned",
         "ensemble",
+        "weighted ensemble",
     ]
     # A question is its passage's text, with the words in their order: BM25 finds it among the best two.
     assert 0.63 <= results["bm25"]["mean"] <= 1 and results["first stage"]["gain"] == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import ot
 import pytest
@@ -11,6 +12,8 @@ from optical_hf import OpticalTeacher
 from optical_hf.losses.alignment import GreedyLoss, OTLoss, mse_loss
 from optical_hf.losses.score_bank import ScoreBank, first_sentences
 from optical_hf.models.modeling_optical import OpticalOutput
+from optical_hf.training.finite_checks import FiniteChecks
+from optical_hf.training.logged_numbers import LoggedNumbers
 
 LENGTHS = ((3, 5), (6, 2), (1, 4), (4, 4))
 
@@ -198,6 +201,33 @@ def test_scores_of_a_bank_and_their_gradient_are_those_of_the_padded_product():
         gradients.append((maxsim.detach(), vectors.grad))
     assert float(gradients[0][1].abs().max()) > 0.01
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["ot", "greedy", "mse"])
+def test_no_loss_looks_at_its_numbers_on_an_accelerator(loss, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *device, **options: nullcontext())  # which knows no meta device
+
+    # As a GPU would have to be waited for. Tensors of the meta device have no numbers: to look at one is an error.
+    def bare(output: OpticalOutput) -> OpticalOutput:
+        return OpticalOutput(**{name: tensor.detach().to("meta") for name, tensor in output.items()})
+
+    sentences = ragged([4, 2, 5], seed=3)
+    bank = ScoreBank(sentences.pooled.float(), sentences.token_vectors, sentences.scoring_mask)
+    bank.pooled, bank._packed.matrix = bank.pooled.to("meta"), bank._packed.matrix.to("meta")
+    teacher, student = bare(ragged([4, 7, 2], seed=1)), bare(ragged([5, 6, 9], seed=2))
+    student.token_vectors.requires_grad_()
+    student.pooled.requires_grad_()
+    made = {"ot": OTLoss(bank=bank), "greedy": GreedyLoss(bank=bank), "mse": mse_loss}[loss]
+    losses, numbers = made(teacher, student)
+    losses.mean().backward()
+    assert student.pooled.grad.shape == student.pooled.shape and losses.shape == (3,)
+    logged = LoggedNumbers()
+    logged.add(numbers)
+    logged.add_spread(student)
+    logged.add_by_language(losses.detach(), torch.zeros(3, dtype=torch.long, device="meta"), ["en", "sw"])
+    FiniteChecks().add(losses, 3, str)
+    with pytest.raises(RuntimeError, match="meta"):  # the one look, at a log
+        logged.take()
 
 
 def test_bank_holds_what_the_teacher_says(tiny_encoder):

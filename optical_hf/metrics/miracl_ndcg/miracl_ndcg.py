@@ -288,8 +288,14 @@ def _convert(
             raise ValueError(f"{name}, query {qid!r}: expected documents as a dict, not {type(documents).__name__}.")
         _check_ids(documents, f"{name}, query {qid!r}, document")
         row: dict[str, Any] = dict(documents)
-        # A run of floats, as most are, is what it would be converted to: checked as a whole, in a tenth of the time.
-        if number is not _score or {*map(type, row.values())} != {float} or any(map(math.isnan, row.values())):
+        # Floats of a run and integers of judgements, as most are, are what they would be converted to: checked as a
+        # whole, in a tenth of the time.
+        values, kinds = row.values(), {*map(type, row.values())}
+        if number is _score:
+            as_they_are = kinds == {float} and not any(map(math.isnan, values))
+        else:
+            as_they_are = kinds == {int} and 0 <= min(values) and max(values) <= MAX_RELEVANCE
+        if not as_they_are:
             for docid, value in row.items():
                 try:
                     row[docid] = number(value)
