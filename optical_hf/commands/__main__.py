@@ -16,6 +16,7 @@ COMMANDS = {
     "study": "Study what distillation gives and costs on languages with and without bitext.",
     "push": "Push a student or a cross-encoder to the Hub, or the metric as a Space.",
     "export": "Export a student to ONNX, PyLate, or single vectors.",
+    "trim": "Trim a model's vocabulary to what some texts use.",
     "index": "Encode a collection into an index on disk.",
     "search": "Search an index.",
     "mine": "Find hard negatives for training rows.",
