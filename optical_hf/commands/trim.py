@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from ..arguments import ArgumentReader
 from ..bounds import check_count, check_fields
 from ..data.bitext import load_bitext
+from ..data.bitext_augmentation import drop_marks
 from ..data.trec_files import iter_passages
 from ..launching import check_writable, run
 from ..models.modeling_optical import OpticalStudent
@@ -46,6 +47,9 @@ class TrimArguments:
             language, _, path = source.partition("=")
             for pair in load_bitext({language: path}, max_words=10_000, max_ratio=10_000.0).dataset:
                 yield from (pair["english"], pair["translation"])
+                yield from (
+                    drop_marks(pair["translation"], above_only=part) for part in (True, False)
+                )  # as people type
         if self.passages:
             yield from (text for _, text in iter_passages(self.passages))
 

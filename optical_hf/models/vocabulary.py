@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
@@ -24,9 +25,9 @@ def trim_vocabulary(model: Model, texts: Iterable[str], min_count: int = 1) -> M
 
     Of multilingual-e5-small's 118 million parameters, 96 million are the embeddings of 250,000 tokens; a few languages
     use a tenth of them. A text whose tokens are all kept has the same vectors as before. Kept are the tokens of the
-    texts, all special and added tokens, and each single character that occurs, so that a new word of the same letters
-    is cut into smaller pieces instead of being lost. A character that is not kept becomes the unknown token: see
-    [`unknown_share`].
+    texts in their Unicode forms NFC and NFD, all special and added tokens, and each single character that occurs, so
+    that a new word of the same letters is cut into smaller pieces instead of being lost. A character that is not kept
+    becomes the unknown token: see [`unknown_share`].
 
     Args:
         model ([`OpticalStudent`] or [`OpticalTeacher`]): a model with a fast tokenizer of the kind Unigram, WordPiece
@@ -61,7 +62,7 @@ def trim_vocabulary(model: Model, texts: Iterable[str], min_count: int = 1) -> M
     counts, characters = torch.zeros(1 + max(vocabulary.values()), dtype=torch.long), set[str]()
     with tqdm(desc="Counting tokens", unit="text", delay=2) as bar:
         for batch in _batches(texts):
-            rows = tokenizer(batch, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+            rows = tokenizer(_in_every_form(batch), add_special_tokens=False, return_attention_mask=False)["input_ids"]
             counts += torch.bincount(
                 torch.tensor([token for row in rows for token in row], dtype=torch.long), minlength=len(counts)
             )
@@ -159,3 +160,9 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     texts = iter(texts)
     while batch := list(islice(texts, _AT_ONCE)):
         yield batch
+
+
+def _in_every_form(batch: list[str]) -> list[str]:
+    # An accented letter may come as one character or as two, which some tokenizers cut in another way.
+    forms = {form: [unicodedata.normalize(form, text) for text in batch] for form in ("NFC", "NFD")}
+    return batch + [each for texts in forms.values() for each, text in zip(texts, batch, strict=True) if each != text]
