@@ -50,6 +50,9 @@ class HybridArguments:
     seeds: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "A training each."})
     model: str = field(default="quickstart", metadata={"help": "What every training starts from."})
     train_config: str | None = field(default=None, metadata={"help": "YAML file of `optical-hf train`."})
+    document_length: int = field(
+        default=256, metadata={"help": "Longest passage in tokens, of all arms when measured."}
+    )
     max_queries: int = field(default=300, metadata={"help": "Questions of each language."})
 
 
@@ -85,7 +88,8 @@ def _measure(given: HybridArguments, model_name: str, path: Path) -> dict[str, l
     """Every measure of every question, averaged over the languages that it is asked in, and over."""
     if path.exists():
         return read_json(path)
-    model, questions = OpticalTeacher.from_checkpoint(model_name), Path(given.questions)
+    model = OpticalTeacher.from_checkpoint(model_name, document_length=given.document_length)
+    questions = Path(given.questions)
     qrels = read_qrels(questions / "qrels.tsv")
     relevant = {qid: [docid for docid, grade in judged.items() if grade > 0] for qid, judged in qrels.items()}
     qids = list(relevant)[: given.max_queries]

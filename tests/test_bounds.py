@@ -40,6 +40,7 @@ FROM_0 += [
     "margin_weight",
     "max_negatives",
     "skip",
+    "teacher_memory",
     "score_weight",
     "seed",
     "token_weight",

@@ -19,7 +19,7 @@ from optical_hf.benchmark.setup import Setup, generate_texts, skewed_lengths, un
 from optical_hf.benchmark.table import format_row
 from optical_hf.benchmark.transport import marginal_error
 
-LINES = dict.fromkeys(MEASURES, 1) | {"transport": 2, "maxsim": 6, "growth": 3}
+LINES = dict.fromkeys(MEASURES, 1) | {"step": 2, "transport": 2, "maxsim": 6, "growth": 3}
 
 
 def test_every_measure_is_in_the_table_and_in_the_record(call, tmp_path, one_thread):

@@ -55,7 +55,7 @@ def test_an_index_is_built_and_searched_with_it(folder, tmp_path, teacher):
 def test_bad_input(teacher, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds 63 texts; the ranges of 8 bits take at least 64"):
         export_openvino(teacher, tmp_path / "few", TEXTS[:63])
-    with pytest.raises(FileNotFoundError, match="No openvino_model.xml in .*few"):
+    with pytest.raises(FileNotFoundError, match="There is no openvino_model.xml in .*few"):
         OpenVINOTeacher(tmp_path / "few")
     monkeypatch.setattr(module, "LEAST", 1.1)
     with pytest.raises(RuntimeError, match="mean cosine to the model's token vectors is .* below 1.1"):
