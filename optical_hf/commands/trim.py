@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..arguments import ArgumentReader
 from ..bounds import check_count, check_fields
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     small = trim_vocabulary(model, given.texts(), given.min_count)
     small.save_pretrained(given.output)
-    tokens = [each.backbone.get_input_embeddings().weight.shape[0] for each in (model, small)]
+    tables: list[Any] = [each.backbone.get_input_embeddings() for each in (model, small)]
+    tokens = [len(table.weight) for table in tables]
     sizes = [sum(parameter.numel() for parameter in each.parameters()) / 1e6 for each in (model, small)]
     print(
         f"{given.output} keeps {tokens[1]:,} of {tokens[0]:,} tokens, and {sizes[1]:.1f} of {sizes[0]:.1f} million "

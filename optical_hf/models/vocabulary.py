@@ -126,19 +126,19 @@ def _rebuild(model: Model, described: dict[str, Any], kept: list[int]) -> Model:
         **old_tokenizer.special_tokens_map,
     )
 
-    table = model.backbone.get_input_embeddings()
+    table: Any = model.backbone.get_input_embeddings()
     text_config = model.config.text_config
-    config = copy.deepcopy(model.config)
+    config: Any = copy.deepcopy(model.config)
     config.text_config.vocab_size = len(kept)
     for name in ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id"):
         if isinstance(old := getattr(text_config, name, None), int):
             setattr(config.text_config, name, new.get(old))
-    if (skipped := config.document_skiplist) and isinstance(skipped[0], int):
-        config.document_skiplist = [new[old] for old in skipped if old in new]
-    elif skipped:
-        config.document_skiplist = [word for word in skipped if _is_known(tokenizer, word)] or None
+    skipped: list[Any] = config.document_skiplist or []
+    ids = [new[old] for old in skipped if isinstance(old, int) and old in new]
+    words = [word for word in skipped if isinstance(word, str) and _is_known(tokenizer, word)]
+    config.document_skiplist = [*ids, *words] or None
     small = type(model)(config)
-    weights = {name: tensor for name, tensor in model.state_dict().items()}
+    weights = dict(model.state_dict())
     name = next(name for name, parameter in model.named_parameters() if parameter is table.weight)
     weights[name] = table.weight.detach()[torch.tensor(kept, device=table.weight.device)]
     small.load_state_dict(weights)
