@@ -18,7 +18,14 @@ from transformers import TrainerCallback
 from optical_hf.files import with_digest, write_json
 from optical_hf.training.resuming import SETTINGS_FILE, check_checkpoint, is_whole, newest_checkpoint
 
-SAVED = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 10, "max_steps": 6, "dropout": 0.1}
+SAVED = {
+    "teacher_memory": 0.0,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "save_total_limit": 10,
+    "max_steps": 6,
+    "dropout": 0.1,
+}
 
 
 @pytest.fixture
