@@ -10,6 +10,7 @@ import platform
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -124,6 +125,9 @@ def end_processes() -> None:
     """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        # A thread of gloo may still wait for Python's lock while it holds one of its own, which the group's end takes
+        # while it holds Python's: both would wait for ever, as was seen once on a busy machine. Let it pass first.
+        time.sleep(0.2)
         gc.collect()  # A trainer, its model and the wrapper that holds the group refer to each other.
 
 
