@@ -172,7 +172,10 @@ class OpticalDistillationTrainer(OpticalTrainer):
             for side in ("teacher", "student")
         }
         with torch.no_grad(), self.accelerator.autocast():
-            teacher = self.teacher_outputs(inputs["teacher_keys"], sides["teacher"])
+            keys = inputs.get("teacher_keys")  # a collator of the user's own need not make them
+            teacher = (
+                self.teacher(**sides["teacher"]) if keys is None else self.teacher_outputs(keys, sides["teacher"])
+            )
         student: OpticalOutput = model(**sides["student"])
         self._check_finite("the teacher's vectors are", teacher.token_vectors, inputs)
         self._check_finite("the student's vectors are", student.token_vectors, inputs)

@@ -122,6 +122,20 @@ def test_accumulation_and_processes_give_the_weights_of_one_batch(build, tiny_en
         )
 
 
+def test_a_collator_without_keys_trains_the_same(build):
+    losses = []
+    for keyed in (True, False):
+        trainer = build(make_bitext(8), max_steps=4, **({} if keyed else {"teacher_memory": 0.0}))
+        if not keyed:
+            collate = trainer.data_collator
+            trainer.data_collator = lambda pairs, collate=collate: {
+                name: value for name, value in collate(pairs).items() if name != "teacher_keys"
+            }
+        trainer.train()
+        losses.append(logged(trainer, "loss"))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_hybrid_batches_are_of_one_language(build):
     trainer = build(make_bitext(32, ("sw", "yo")), alpha=0.5, retention_share=0.5, max_steps=24, logging_steps=1)
     trainer.train()
